@@ -1,0 +1,71 @@
+"""An encoder and a head that classifies its features (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from serplib.presets import Preset
+from serplib.pointnet import SerpPointNet
+from serplib.transformer import SerpTransformer
+
+AUTOENCODERS = ("pointnet", "transformer")
+
+
+def autoencoder(preset: Preset, model: str) -> SerpPointNet | SerpTransformer:
+    """A fresh autoencoder: ``model`` is ``"pointnet"`` or ``"transformer"``."""
+    if model == "pointnet":
+        return SerpPointNet(preset.pointnet)
+    if model == "transformer":
+        return SerpTransformer(preset.transformer)
+    raise ValueError(f"model is {model!r}, wanted one of {AUTOENCODERS}")
+
+
+class Classifier(nn.Module):
+    """Features of an encoder through fully connected layers to classes.
+
+    Each hidden layer is Linear, BatchNorm, ReLU, dropout: the head of the authors' code, which for
+    SeRP-Transformer reads [CLS; maximum over patches].
+
+    Args:
+        encoder: maps ``(B, N, 3)`` to ``(B, encoder.feature_dim)``.
+        freeze: keep the encoder as it is: no gradient, no change of its BatchNorm statistics.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        num_classes: int,
+        widths: tuple[int, ...] = (256, 256),
+        dropout: float = 0.5,
+        freeze: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.freeze = freeze
+        if freeze:
+            encoder.requires_grad_(False)
+        layers: list[nn.Module] = []
+        width = encoder.feature_dim
+        for hidden in widths:
+            layers += [nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]
+            layers += [nn.Dropout(dropout)]
+            width = hidden
+        self.head = nn.Sequential(*layers, nn.Linear(width, num_classes))
+
+    def train(self, mode: bool = True) -> Classifier:
+        super().train(mode)
+        if self.freeze:
+            self.encoder.eval()
+        return self
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Clouds ``(B, N, 3)`` to logits ``(B, num_classes)``."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
+            features = self.encoder(points)  # (B, feature_dim)
+        return self.head(features)
+
+
+def parameters_in_millions(module: nn.Module) -> float:
+    """Number of parameters, in millions."""
+    return sum(p.numel() for p in module.parameters()) / 1e6

@@ -1,0 +1,111 @@
+"""What data there is, and whether it is whole: behind ``serp data list`` and ``serp data check``."""
+
+from __future__ import annotations
+
+import torch
+
+from serplib.data import NAMES, SPLITS, load, modelnet, shapenet
+from serplib.data.common import Clouds, DataError
+
+ABOUT = {  # name -> what it is, its licence
+    "objects": ("labelled objects of everyday kinds, made by this package", "MIT"),
+    "procedural": ("unlabelled unions of simple solids, made by this package", "MIT"),
+    "modelnet40": ("12,311 CAD models in 40 categories, Princeton", "academic research only"),
+    "shapenet55": (
+        "52,470 CAD models in 55 categories, ShapeNet",
+        "non-commercial research, on registration",
+    ),
+}
+COUNTS = {  # shapes of each split: the official number first, then those of common copies
+    "modelnet40": {"train": (9843, 9840), "test": (2468,)},
+    "modelnet10": {"train": (3991,), "test": (908,)},
+    "shapenet55": {"train": (41952,), "test": (10518,)},
+}
+TOLERANCE = 1e-3  # unit-sphere radii; built-in shapes lie on a grid of step 2^-11
+
+
+def describe() -> list[dict[str, object]]:
+    """The data sets, for a table.
+
+    Returns:
+        For each of ``NAMES`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
+        and ``where`` (text: a folder, or what to do where there is none).
+    """
+    rows = []
+    for name in NAMES:
+        found, where = True, "made when asked for"
+        if name in ("modelnet40", "shapenet55"):
+            try:
+                where = str((modelnet if name == "modelnet40" else shapenet).locate())
+            except DataError as error:
+                found, where = False, str(error)
+        what, licence = ABOUT[name]
+        row = {"name": name, "what": what, "licence": licence, "found": found, "where": where}
+        rows.append(row)
+    return rows
+
+
+def check(name: str) -> list[str]:
+    """Read a data set whole, as training would, and say what was seen.
+
+    A real set is read from its own files, never from the cache, which is made anew: ShapeNet55
+    or a tree of meshes takes minutes.
+
+    Args:
+        name: one of ``NAMES``.
+
+    Returns:
+        Facts, a line each: the folder and layout; for each split its counts, labels, range of
+        values, sha256 and, where it can be told, the axis that points up.
+
+    Raises:
+        DataError: the set is unknown, missing or damaged, or holds another number of shapes.
+    """
+    facts = []
+    for split in SPLITS:
+        if name == "modelnet40":
+            clouds = modelnet.modelnet40_clouds(split, fresh=True)
+        elif name == "shapenet55":
+            clouds = shapenet.shapenet55_clouds(split, fresh=True)
+        else:
+            clouds = load(name, split)
+        facts += _facts(clouds, name)
+    if name == "modelnet40":
+        source = modelnet.source("test")
+        facts.insert(0, f"{clouds.name}: {source.layout} layout in {source.root}")
+    if name == "shapenet55":
+        facts.insert(0, f"{clouds.name}: npy layout in {shapenet.locate()}")
+    return facts
+
+
+def _facts(clouds: Clouds, asked: str) -> list[str]:
+    """What is true of a split; DataError where it should not be."""
+    name, split, points = clouds.name, clouds.split, clouds.points
+    remedy = f"Unpack the download again and run 'serp data check {asked}'"
+    accepted = COUNTS.get(name, {}).get(split, (len(clouds),))
+    if len(clouds) not in accepted:
+        wanted = " or ".join(f"{count:,}" for count in accepted)
+        raise DataError(f"{name}, {split}: {len(clouds):,} shapes, expected {wanted}. {remedy}")
+    which = " (the official split)" if name in COUNTS and len(clouds) == accepted[0] else ""
+    facts = [f"{split}: {len(clouds):,} shapes of {points.shape[1]:,} points{which}"]
+    if not points.isfinite().all():
+        raise DataError(f"{name}, {split}: NaN or Inf among the points. {remedy}")
+    centre = points.mean(1).abs().max().item()
+    radius = points.norm(dim=-1).amax(1)  # (S,)
+    if centre > TOLERANCE or (radius - 1).abs().max() > TOLERANCE:
+        raise DataError(f"{name}, {split}: clouds off the unit sphere. {remedy}")
+    facts.append(f"{split}: all values finite, every cloud centred, its farthest point at radius 1")
+    if clouds.labels is not None:
+        count = torch.bincount(clouds.labels, minlength=len(clouds.classes))  # (classes,)
+        if len(count) > len(clouds.classes) or (len(clouds) >= 1024 and count.min() == 0):
+            raise DataError(f"{name}, {split}: labels do not fill the classes. {remedy}")
+        facts.append(
+            f"{split}: labels {clouds.labels.min()} to {clouds.labels.max()}, "
+            f"{count.min():,} to {count.max():,} shapes in each of {len(clouds.classes)} classes"
+        )
+        if "airplane" in clouds.classes:
+            planes = points[clouds.labels == clouds.classes.index("airplane")]
+            height = (planes.amax(1) - planes.amin(1)).mean(0)  # (3,)
+            axis = "xyz"[int(height.argmin())]
+            facts.append(f"{split}: airplanes are lowest along {axis} ({height.min():.2f}): up")
+    return [*facts, f"{split}: sha256 {clouds.checksum}"]

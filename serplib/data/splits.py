@@ -1,0 +1,52 @@
+"""Which shapes are learnt from and which are kept aside, class by class and by seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from serplib.data.common import Clouds, DataError
+from serplib.perturb import named_generator
+
+
+def _shuffled_classes(labels: Tensor, seed: int, purpose: str) -> list[Tensor]:
+    """The shapes of each class, shuffled: one ``(n,)`` int64 tensor of indices a class."""
+    generator = named_generator(seed, purpose)
+    shapes = [(labels == c).nonzero()[:, 0] for c in labels.unique()]
+    return [index[torch.randperm(len(index), generator=generator)] for index in shapes]
+
+
+def hold_out(clouds: Clouds, fraction: float, seed: int) -> tuple[Clouds, Clouds]:
+    """Split labelled clouds into (kept, held out), stratified by class.
+
+    Args:
+        fraction: share of each class held out, rounded, at least one shape and never a whole class.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction is {fraction}, wanted between 0 and 1")
+    kept, held = [], []
+    for index in _shuffled_classes(clouds.labels, seed, "hold_out"):
+        if len(index) < 2:
+            raise DataError(
+                f"{clouds.name}/{clouds.split}: a class with one shape cannot be split into "
+                "training and validation; pass more shapes, or valid_fraction=0"
+            )
+        count = min(max(round(fraction * len(index)), 1), len(index) - 1)
+        held.append(index[:count])
+        kept.append(index[count:])
+    return clouds.subset(torch.cat(kept).sort()[0]), clouds.subset(torch.cat(held).sort()[0])
+
+
+def few_labels(clouds: Clouds, per_class: int, seed: int) -> Clouds:
+    """Keep ``per_class`` shapes of each class, the same ones for the same seed."""
+    if per_class < 1:
+        raise ValueError(f"per_class is {per_class}, wanted >= 1")
+    kept = []
+    for index in _shuffled_classes(clouds.labels, seed, "few_labels"):
+        if len(index) < per_class:
+            raise DataError(
+                f"{clouds.name}/{clouds.split}: a class has {len(index)} shapes, "
+                f"{per_class} wanted; ask for fewer labels a class"
+            )
+        kept.append(index[:per_class])
+    return clouds.subset(torch.cat(kept).sort()[0])

@@ -1,0 +1,297 @@
+"""The pictures of the course: one palette, one camera, and a text for who cannot see them.
+
+Matplotlib alone, without pyplot and without any Jupyter package. Every function returns a `Picture`,
+a figure that a notebook shows as a small PNG together with its alternative text.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from torch import Tensor
+
+# Okabe-Ito: told apart with every common kind of colour blindness, and in greyscale by lightness.
+PALETTE = {
+    "clean": "#0072B2",
+    "perturbed": "#E69F00",
+    "restored": "#009E73",
+    "touched": "#D55E00",
+    "neutral": "#9A9A9A",
+    "ink": "#222222",
+}
+MARKERS = {"clean": "o", "perturbed": "^", "restored": "s", "touched": "D", "neutral": "o"}
+CAMERA = (22.0, -58.0)  # elevation and azimuth in degrees; the z axis of the data is up
+DPI = 80
+
+Layers = Tensor | Mapping[str, Tensor]
+
+
+class Picture(Figure):
+    """A figure with alternative text, shown by a notebook as a PNG of few colours."""
+
+    def __init__(self, alt: str, **options) -> None:
+        if not alt.strip():
+            raise ValueError("alt is empty, wanted a sentence that says what the picture shows")
+        super().__init__(dpi=DPI, facecolor="white", **options)
+        FigureCanvasAgg(self)
+        self.alt = alt
+
+    def png(self) -> bytes:
+        """The picture as a PNG with a palette of 64 colours: a third of the usual size."""
+        from PIL import Image  # matplotlib brings it
+
+        raw, small = io.BytesIO(), io.BytesIO()
+        self.savefig(raw, format="png", dpi=DPI)
+        Image.open(raw).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+        return small.getvalue()
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        bundle = {"image/png": self.png(), "text/plain": f"Picture: {self.alt}"}
+        display(bundle, raw=True, metadata={"image/png": {"alt": self.alt}})
+
+
+def color(role: str) -> str:
+    """The colour of a role, such as ``"clean"``.
+
+    Raises:
+        ValueError: a role that the palette does not have.
+    """
+    if role not in PALETTE:
+        raise ValueError(f"no colour for {role!r}, the palette has {', '.join(PALETTE)}")
+    return PALETTE[role]
+
+
+def _numpy(points: Tensor | np.ndarray | Sequence) -> np.ndarray:
+    if isinstance(points, Tensor):
+        points = points.detach().cpu().float().numpy()
+    return np.asarray(points)
+
+
+def _layers(title: str, panel: Layers) -> dict[str, np.ndarray]:
+    if isinstance(panel, Mapping):
+        return {role: _numpy(points) for role, points in panel.items()}
+    return {title if title in PALETTE else "clean": _numpy(panel)}
+
+
+def _grid(count: int, columns: int | None) -> tuple[int, int]:
+    columns = min(count, columns or 4)
+    return math.ceil(count / columns), columns
+
+
+def show_clouds(
+    panels: Mapping[str, Layers],
+    *,
+    alt: str,
+    values: Mapping[str, Tensor] | None = None,
+    columns: int | None = None,
+    size: float = 2.8,
+    point_size: float = 5.0,
+    camera: tuple[float, float] = CAMERA,
+    legend: bool = False,
+) -> Picture:
+    """Clouds side by side, all at one scale and from one camera.
+
+    Args:
+        panels: title to ``(N, 3)`` points, or to a mapping of role (see `PALETTE`) to points, drawn
+            in that order.
+        alt: what the picture shows, in a sentence or two.
+        values: title to ``(N,)`` numbers that colour the first layer of that panel, low to high.
+        columns: panels in a row, 4 unless told.
+        size: width of a panel in inches. point_size: area of a point, in square points.
+        camera: elevation and azimuth in degrees.
+        legend: name the roles below the picture.
+
+    Raises:
+        ValueError: no panel, a role without colour, or points that are not ``(N, 3)``.
+    """
+    if not panels:
+        raise ValueError("no panels: wanted a title and its points at least")
+    drawn = {title: _layers(title, panel) for title, panel in panels.items()}
+    for title, layers in drawn.items():
+        for role, points in layers.items():
+            color(role)
+            if points.ndim != 2 or points.shape[1] != 3:
+                raise ValueError(f"{title}: points of shape {points.shape}, wanted (N, 3)")
+    filled = [points for layers in drawn.values() for points in layers.values() if len(points)]
+    reach = max((float(np.abs(points).max()) for points in filled), default=1.0) or 1.0
+    rows, columns = _grid(len(drawn), columns)
+    room = 0.3 if legend else 0.0  # inches below the panels
+    height = rows * (size + 0.25) + room
+    figure = Picture(alt, figsize=(columns * size, height))
+    for place, (title, layers) in enumerate(drawn.items()):
+        axes = figure.add_subplot(rows, columns, place + 1, projection="3d")
+        axes.view_init(*camera)
+        axes.set_proj_type("ortho")
+        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
+        axes.set_box_aspect((1, 1, 1), zoom=1.45)
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=10, color=PALETTE["ink"], y=0.98)
+        for layer, (role, points) in enumerate(layers.items()):
+            look = {"c": color(role)}
+            if values and title in values and layer == 0:
+                look = {"c": _numpy(values[title]), "cmap": "cividis"}
+            axes.scatter(*points.T, s=point_size, linewidths=0, depthshade=True, **look)
+    figure.subplots_adjust(
+        left=0, right=1, bottom=room / height, top=1 - 0.25 / height, wspace=0, hspace=0.1
+    )
+    if legend:
+        _legend(figure, dict.fromkeys(role for layers in drawn.values() for role in layers))
+    return figure
+
+
+def _legend(figure: Figure, roles: Sequence[str] | Mapping[str, None]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=color(role), label=role) for role in roles
+    ]
+    figure.legend(
+        handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9
+    )
+
+
+def show_plane(
+    panels: Mapping[str, Mapping[str, Tensor]],
+    *,
+    alt: str,
+    links: Mapping[str, Sequence[tuple]] | None = None,
+    circles: Mapping[str, Sequence[tuple]] | None = None,
+    numbers: Mapping[str, Tensor] | None = None,
+    size: float = 3.2,
+) -> Picture:
+    """Toys of a few points in the plane (x and y), large enough to be read point by point.
+
+    Args:
+        panels: title to a mapping of role to ``(N, 2)`` or ``(N, 3)`` points.
+        links: title to pairs of points ``(from, to)``, drawn as arrows.
+        circles: title to ``(centre, radius)`` pairs.
+        numbers: title to ``(N, 2)`` or ``(N, 3)`` points that get their index written beside them.
+        size: width of a panel in inches.
+    """
+    drawn = {title: _layers(title, panel) for title, panel in panels.items()}
+    every = np.concatenate([p[:, :2] for layers in drawn.values() for p in layers.values()])
+    low, high = every.min(0) - 0.4, every.max(0) + 0.4
+    rows, columns = _grid(len(drawn), None)
+    aspect = (high[1] - low[1]) / (high[0] - low[0])
+    figure = Picture(
+        alt, figsize=(columns * size, rows * (size * aspect + 0.7)), layout="constrained"
+    )
+    for place, (title, layers) in enumerate(drawn.items()):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+        axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+        _plain(axes)
+        for center, radius in (circles or {}).get(title, ()):
+            style = {"facecolor": "#F3F3F3", "edgecolor": PALETTE["neutral"], "linestyle": "--"}
+            axes.add_patch(Circle(_numpy(center)[:2], float(radius), zorder=0, **style))
+        for start, end in (links or {}).get(title, ()):
+            arrow = {"arrowstyle": "->", "color": PALETTE["ink"], "shrinkA": 3, "shrinkB": 3}
+            axes.annotate("", _numpy(end)[:2], _numpy(start)[:2], arrowprops=arrow)
+        for role, points in layers.items():
+            axes.scatter(*points[:, :2].T, s=48, color=color(role), marker=MARKERS[role], zorder=3)
+        for index, point in enumerate(_numpy((numbers or {}).get(title, np.empty((0, 2))))):
+            axes.annotate(
+                str(index), point[:2], (5, 5), textcoords="offset points", fontsize=9, zorder=4
+            )
+    return figure
+
+
+def _plain(axes) -> None:
+    axes.grid(color="#EEEEEE", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, length=0, colors="#555555")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color("#BBBBBB")
+
+
+def show_lines(
+    x: Sequence[float] | Tensor,
+    lines: Mapping[str, Sequence[float] | Tensor],
+    *,
+    alt: str,
+    xlabel: str,
+    ylabel: str,
+    roles: Mapping[str, str] | None = None,
+    title: str = "",
+    log: str = "",
+    mark: Mapping[str, tuple[float, float]] | None = None,
+) -> Picture:
+    """Line chart; each line has its own colour, marker and dash, and its name at its end.
+
+    Args:
+        x: ``(N,)``. lines: label to ``(N,)`` heights.
+        roles: label to a role of the palette; the others take the palette in order.
+        log: ``"x"``, ``"y"`` or ``"xy"`` for logarithmic axes.
+        mark: text to a point ``(x, y)`` where it is written with a dot.
+    """
+    figure = Picture(alt, figsize=(6.4, 3.3), layout="constrained")
+    axes = figure.add_subplot()
+    _plain(axes)
+    order = ["clean", "touched", "restored", "perturbed", "neutral"]
+    for number, (label, heights) in enumerate(lines.items()):
+        role = (roles or {}).get(label, order[number % len(order)])
+        dash = ("-", "--", "-.", ":")[number % 4]
+        style = {"marker": MARKERS[role], "markersize": 4, "linewidth": 1.8, "linestyle": dash}
+        axes.plot(_numpy(x), _numpy(heights), label=label, color=color(role), **style)
+    if "x" in log:
+        axes.set_xscale("log")
+    if "y" in log:
+        axes.set_yscale("log")
+    for text, point in (mark or {}).items():
+        axes.plot(*point, "o", color=PALETTE["ink"], markersize=6, zorder=5)
+        axes.annotate(text, point, (8, -12), textcoords="offset points", fontsize=9)
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+    if len(lines) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def show_histogram(
+    samples: Mapping[str, Sequence[float] | Tensor],
+    *,
+    alt: str,
+    xlabel: str,
+    roles: Mapping[str, str] | None = None,
+    lines: Mapping[str, float] | None = None,
+    title: str = "",
+    bins: int = 30,
+) -> Picture:
+    """Histograms over one another, with named vertical lines.
+
+    Args:
+        samples: label to ``(N,)`` numbers.
+        roles: label to a role of the palette. lines: text to where it stands on the x axis.
+    """
+    figure = Picture(alt, figsize=(6.4, 3.1), layout="constrained")
+    axes = figure.add_subplot()
+    _plain(axes)
+    arrays = {label: _numpy(numbers) for label, numbers in samples.items()}
+    ends = [*(a.min() for a in arrays.values()), *(a.max() for a in arrays.values())]
+    edges = np.linspace(min(ends) - 0.5, max(ends) + 0.5, bins + 1)
+    order = ["clean", "perturbed", "restored", "touched"]
+    for number, (label, numbers) in enumerate(arrays.items()):
+        role = (roles or {}).get(label, order[number % len(order)])
+        axes.hist(numbers, edges, color=color(role), alpha=0.75, label=label, edgecolor="white")
+    top = axes.get_ylim()[1] * 1.18
+    axes.set_ylim(0, top)
+    for text, where in (lines or {}).items():
+        axes.axvline(where, color=PALETTE["ink"], linestyle="--", linewidth=1.2)
+        axes.annotate(text, (where, top), (4, -11), textcoords="offset points", fontsize=9)
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel("clouds", fontsize=9)
+    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+    if len(arrays) > 1:
+        axes.legend(frameon=False, fontsize=9, loc="center left")
+    return figure

@@ -1,0 +1,214 @@
+"""Three set-ups: as the paper says, as its authors' code ran, and one for two CPU cores (section 4).
+
+A preset is a frozen dataclass of frozen dataclasses. `build` changes single fields by their dotted
+name, which is how the experiments express an ablation: ``{"corruption.perturbation.sigma": 0.1}``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+
+from serplib.perturb import Perturbation
+from serplib.pointnet import PointNetConfig
+from serplib.transformer import TransformerConfig
+
+
+@dataclass(frozen=True)
+class Optim:
+    """How a loop optimises (section 4.1): AdamW, a learning rate schedule, epochs, batch.
+
+    Attributes:
+        epochs: passes over the training clouds.
+        batch_size: clouds a step, over all processes.
+        lr: initial learning rate. final_lr: what ``"cosine"`` ends at.
+        weight_decay: AdamW's, on every parameter.
+        schedule: ``"cosine"`` or ``"step"``: times ``step_gamma`` every ``step_epochs`` epochs.
+        warmup_epochs: epochs in which the rate rises from 0; may be a fraction.
+        clip_norm: largest norm of the whole gradient; None for no clipping.
+    """
+
+    epochs: int = 300
+    batch_size: int = 128
+    lr: float = 1e-3
+    final_lr: float = 0.0
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    step_epochs: int = 20
+    step_gamma: float = 0.5
+    warmup_epochs: float = 0.0
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("cosine", "step"):
+            raise ValueError(f"schedule is {self.schedule!r}, wanted 'cosine' or 'step'")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs {self.epochs}, batch_size {self.batch_size}: wanted >= 1")
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Everything between a cloud on disk and the pair (perturbed, clean) that a model is given.
+
+    Attributes:
+        perturbation: the noise itself (section 3.1).
+        augment: ``"none"`` or ``"scale_shift"`` (`perturb.scale_and_shift`), before the noise.
+        subsample: how larger clouds come to ``num_points``: ``"fps"`` (section 4.1) or
+            ``"random"``, another subset each time (the authors' code).
+        normalize_after: apply `perturb.authors_normalize` to both clouds after the noise.
+    """
+
+    perturbation: Perturbation = Perturbation()
+    augment: str = "none"
+    subsample: str = "fps"
+    num_points: int = 1024
+    normalize_after: bool = False
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("none", "scale_shift"):
+            raise ValueError(f"augment is {self.augment!r}, wanted 'none' or 'scale_shift'")
+        if self.subsample not in ("fps", "random"):
+            raise ValueError(f"subsample is {self.subsample!r}, wanted 'fps' or 'random'")
+
+
+@dataclass(frozen=True)
+class Finetune:
+    """The classifier on top of an encoder, and its training (section 4.2).
+
+    Attributes:
+        head_widths: hidden layers, each with BatchNorm, ReLU and dropout.
+        augment: as in `Corruption`.
+        freeze: train the head alone on a frozen encoder.
+    """
+
+    optim: Optim = Optim(lr=1e-4, weight_decay=1e-3)
+    head_widths: tuple[int, ...] = (256, 256)
+    dropout: float = 0.5
+    augment: str = "none"
+    freeze: bool = False
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("none", "scale_shift"):
+            raise ValueError(f"augment is {self.augment!r}, wanted 'none' or 'scale_shift'")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All settings of an experiment but its data and its seed."""
+
+    name: str
+    corruption: Corruption = field(default_factory=Corruption)
+    pointnet: PointNetConfig = field(default_factory=PointNetConfig)
+    transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    pretrain_pointnet: Optim = Optim(epochs=100)
+    pretrain_transformer: Optim = Optim(epochs=300)
+    finetune: Finetune = field(default_factory=Finetune)
+
+
+PAPER = Preset("paper")
+
+AUTHORS_CODE = Preset(
+    "authors_code",
+    corruption=Corruption(
+        Perturbation(noise="rigid", overlap="last"),
+        augment="scale_shift",
+        subsample="random",
+        normalize_after=True,
+    ),
+    pointnet=PointNetConfig(feature_transform=False, class_weights=(0.25, 0.75)),
+    transformer=TransformerConfig(
+        encoder_heads=6,
+        qkv_bias=False,
+        drop_path=0.1,
+        encoder_norm=False,
+        fusion="add",
+        positions_every_block=True,
+        decoder_positions=True,
+        normalize="center",
+        target_frame="own",
+        cls_std=0.0,
+        cls_position_std=1.0,
+        head="pair",
+        loss="union",
+        pooling="cls_max",
+    ),
+    pretrain_pointnet=Optim(epochs=100, weight_decay=0.05, schedule="step"),
+    pretrain_transformer=Optim(epochs=300, weight_decay=0.05, final_lr=1e-6),
+)
+
+QUICK = Preset(
+    "quick",
+    pointnet=PointNetConfig(
+        widths=(32, 64, 256),
+        decoder_widths=(128, 64, 32, 32),
+        input_transform=False,
+        feature_transform=False,
+    ),
+    transformer=TransformerConfig(
+        num_centers=32,
+        patch_size=16,
+        dim=48,
+        latent_dim=96,
+        encoder_depth=3,
+        decoder_depth=1,
+        encoder_heads=4,
+        decoder_heads=4,
+        token_widths=(32, 64, 128),
+        pooling="cls_max",
+    ),
+    pretrain_pointnet=Optim(epochs=6, batch_size=32, warmup_epochs=0.5),
+    pretrain_transformer=Optim(epochs=6, batch_size=32, warmup_epochs=0.5),
+    finetune=Finetune(Optim(epochs=10, batch_size=32, lr=1e-3, weight_decay=1e-2), (64,), 0.3),
+)
+
+PRESETS = {preset.name: preset for preset in (PAPER, AUTHORS_CODE, QUICK)}
+
+
+def build(name: str, changes: dict[str, object] | None = None) -> Preset:
+    """A preset by name, with some fields changed.
+
+    Args:
+        name: ``"paper"``, ``"authors_code"`` or ``"quick"``.
+        changes: values by dotted name, such as ``{"corruption.perturbation.sigma": 0.1}``.
+
+    Raises:
+        ValueError: an unknown preset or field, or a value of another type.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset is {name!r}, wanted one of {sorted(PRESETS)}")
+    return _changed(PRESETS[name], changes or {})
+
+
+def _changed(config, changes: dict[str, object], group: str = ""):
+    """The changes of one group are made at once: some fields are only valid together."""
+    known = {f.name: f.type for f in fields(config)}
+    new, below = {}, {}
+    for dotted, value in changes.items():
+        name, _, rest = dotted.partition(".")
+        full = group + dotted
+        if name not in known:
+            raise ValueError(f"no setting {full!r}: {type(config).__name__} has {list(known)}")
+        if is_dataclass(getattr(config, name)):
+            if not rest:
+                raise ValueError(f"{full!r} is a group of settings: name one of its fields")
+            below.setdefault(name, {})[rest] = value
+        elif rest:
+            raise ValueError(f"no setting {full!r}: {name!r} has no fields")
+        else:
+            new[name] = _checked(value, known[name], full)
+    for name, changes_below in below.items():
+        new[name] = _changed(getattr(config, name), changes_below, f"{group}{name}.")
+    return replace(config, **new)
+
+
+def _checked(value: object, wanted: str, dotted: str) -> object:
+    """``value`` as the annotation ``wanted`` says: ``"tuple[int, int]"``, ``"float | None"``."""
+    kind = wanted.split("[")[0].removesuffix(" | None")
+    if value is None and wanted.endswith(" | None"):
+        return None
+    if isinstance(value, list):
+        value = tuple(value)
+    if kind == "float" and type(value) is int:
+        value = float(value)
+    if type(value).__name__ != kind:
+        raise ValueError(f"{dotted} is {value!r}, wanted {wanted}")
+    return value

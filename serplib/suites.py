@@ -1,0 +1,298 @@
+"""Suites of experiments: which notebooks run, with what, after what (paper, section 4).
+
+A suite is a YAML file beside the experiment notebooks::
+
+    title: what it shows
+    seeds: [0, 1, 2]
+    profiles:                 # parameters of every run of a notebook, by profile
+      quick: {pretrain: {preset: quick}, finetune: {preset: quick}}
+    runs:
+      pretrain-delta: {notebook: pretrain, model: pointnet}
+      few-delta: {notebook: finetune, model: pointnet, parent: pretrain-delta, ...}
+
+`plan` turns it into `Run`s, one for each name and seed, `execute` has papermill run them: parents
+before children, finished ones skipped, on as many Dask workers as the machine carries. A run is
+finished when its folder holds a record with the run's own hash: that of its notebook's name, its
+parameters and its parent's hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from serplib import records
+
+
+class SuiteError(Exception):
+    """A suite asks for something that is not there; the message says what is."""
+
+
+# What the fields beside the parameters of a run in YAML mean: for the order and for the report.
+_NOT_PARAMETERS = {"notebook", "parent", "label", "scratch", "published", "group"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One notebook to execute.
+
+    Attributes:
+        name: as in the suite. seed: one of the suite's. notebook: file stem of the notebook.
+        parameters: what papermill injects, but for ``run``, ``folder`` and ``encoder``.
+        parent: the run whose encoder this one starts from, or None.
+        about: label, scratch, published and group, for the report.
+        hash: identifies what is computed. folder: where its outputs go.
+    """
+
+    suite: str
+    profile: str
+    name: str
+    seed: int
+    notebook: str
+    parameters: dict
+    parent: Run | None
+    about: dict
+    hash: str
+    folder: Path
+
+    @property
+    def encoder(self) -> str:
+        """Path of the weights to start from, empty for none."""
+        return str(self.parent.folder / "encoder.safetensors") if self.parent else ""
+
+    def finished(self) -> bool:
+        """Whether a whole record of exactly this run is there."""
+        try:
+            return records.read_json(self.folder / "record.json")["run"]["hash"] == self.hash
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+
+def experiments_folder() -> Path:
+    """Where the experiment notebooks and the suites lie."""
+    return records.project_root() / "notebooks" / "experiments"
+
+
+def known_suites() -> list[str]:
+    """Names of the suites there are."""
+    return sorted(path.stem for path in (experiments_folder() / "suites").glob("*.yaml"))
+
+
+def load(suite: str) -> dict:
+    """A suite's YAML.
+
+    Raises:
+        SuiteError: an unknown suite, or one without title, seeds, profiles and runs.
+    """
+    if suite not in known_suites():
+        raise SuiteError(f"no suite {suite!r}: there are {', '.join(known_suites())}")
+    path = experiments_folder() / "suites" / f"{suite}.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SuiteError(f"{path}: not YAML ({error})") from error
+    wanted = ("title", "seeds", "profiles", "runs")
+    missing = [key for key in wanted if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise SuiteError(f"{path}: lacks {', '.join(missing)}")
+    return content
+
+
+def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> list[Run]:
+    """The runs of a suite, parents before children, seeds outermost.
+
+    Args:
+        profile: one of the suite's; None for its first.
+        seeds: how many of its seeds, from the front (more than it names go on counting).
+    """
+    content = load(suite)
+    profile = profile or next(iter(content["profiles"]))
+    if profile not in content["profiles"]:
+        raise SuiteError(
+            f"suite {suite!r} has no profile {profile!r}: there are {', '.join(content['profiles'])}"
+        )
+    chosen = list(content["seeds"])
+    if seeds is not None:
+        if seeds < 1:
+            raise SuiteError(f"seeds is {seeds}, wanted >= 1")
+        while len(chosen) < seeds:
+            chosen.append(max(chosen) + 1)
+        chosen = chosen[:seeds]
+    runs = []
+    for seed in chosen:
+        by_name: dict[str, Run] = {}
+        for name, entry in content["runs"].items():
+            by_name[name] = _run(suite, profile, name, entry, seed, content, by_name)
+        runs += by_name.values()
+    return runs
+
+
+def _run(suite, profile, name, entry, seed, content, by_name) -> Run:
+    where = f"suite {suite!r}, run {name!r}"
+    notebook = entry.get("notebook")
+    path = experiments_folder() / f"{notebook}.ipynb"
+    if not path.is_file() or path.parent != experiments_folder():
+        raise SuiteError(f"{where}: no notebook {notebook!r} in {experiments_folder()}")
+    parent = entry.get("parent")
+    if parent is not None and parent not in by_name:
+        raise SuiteError(f"{where}: its parent {parent!r} is not a run above it")
+    shared = (content["profiles"][profile] or {}).get(notebook) or {}
+    own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
+    parameters = {**shared, **own, "seed": seed}
+    parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
+    unknown = set(parameters) - _accepted(path)
+    if unknown:
+        raise SuiteError(
+            f"{where}: unknown parameters {sorted(unknown)}; {path.name} takes "
+            f"{sorted(_accepted(path) - {'run', 'folder', 'encoder'})}"
+        )
+    about = {key: entry[key] for key in ("label", "scratch", "published", "group") if key in entry}
+    up = by_name.get(parent)
+    identity = json.dumps([notebook, parameters, up.hash if up else None], sort_keys=True)
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    folder = records.project_root() / "runs" / f"{suite}-{profile}" / f"{name}-seed{seed}-{digest[:8]}"
+    return Run(suite, profile, name, seed, notebook, parameters, up, about, digest, folder)
+
+
+def _accepted(path: Path) -> set[str]:
+    """The names that a notebook's cell tagged ``parameters`` assigns."""
+    import ast
+
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        if "parameters" in cell["metadata"].get("tags", []):
+            body = ast.parse("".join(cell["source"])).body
+            plain = {t.id for node in body if isinstance(node, ast.Assign) for t in node.targets}
+            return plain | {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+    raise SuiteError(f"{path}: has no cell tagged 'parameters'")
+
+
+def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
+    """Execute one run with papermill, unless it is finished; never raises for a failed notebook.
+
+    Args:
+        threads: CPU threads of its kernel. parent: the outcome of its parent.
+
+    Returns:
+        ``name``, ``seed``, ``state`` (``"done"``, ``"kept"``, ``"failed"`` or ``"not run"``),
+        ``seconds``, ``message``, and the path of the executed ``notebook``.
+    """
+    import papermill
+
+    started = time.perf_counter()
+    executed = run.folder / "notebook.ipynb"
+    outcome = {"name": run.name, "seed": run.seed, "notebook": str(executed), "message": ""}
+
+    def ended(state: str, message: str = "") -> dict:
+        seconds = time.perf_counter() - started
+        return outcome | {"state": state, "message": message, "seconds": round(seconds, 1)}
+
+    if parent is not None and parent["state"] in ("failed", "not run"):
+        return ended("not run", f"its parent {run.parent.name} failed")
+    if run.finished():
+        return ended("kept")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    about = {
+        "suite": run.suite,
+        "profile": run.profile,
+        "name": run.name,
+        "hash": run.hash,
+        "parent": run.parent.hash if run.parent else None,
+        **run.about,
+    }
+    parameters = {**run.parameters, "run": about, "folder": str(run.folder)}
+    if run.parent:
+        parameters["encoder"] = run.encoder
+    try:
+        papermill.execute_notebook(
+            str(experiments_folder() / f"{run.notebook}.ipynb"),
+            str(executed),
+            parameters=parameters,
+            cwd=str(records.project_root()),
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+        )
+    except papermill.PapermillExecutionError as error:
+        return ended("failed", f"{error.ename}: {error.evalue}".splitlines()[0][:300])
+    except Exception as error:  # a kernel that dies, a disk that is full: the others go on
+        return ended("failed", f"{type(error).__name__}: {error}".splitlines()[0][:300])
+    if not run.finished():
+        return ended("failed", "the notebook ended without writing its record")
+    return ended("done")
+
+
+def execute(
+    runs: Iterable[Run],
+    workers: int | None = None,
+    scheduler: str | None = None,
+    tell: Callable[[dict], None] = lambda outcome: None,
+) -> list[dict]:
+    """Execute runs on a Dask cluster, parents before children.
+
+    Args:
+        workers: processes that run notebooks side by side; None for one a core, or one where there
+            is a GPU. They share the cores evenly.
+        scheduler: address of a running Dask scheduler, in place of workers of our own.
+        tell: called with each outcome as it comes.
+
+    Returns:
+        The outcomes (see `run_one`), as they came.
+    """
+    import dask
+    from distributed import Client, LocalCluster, as_completed
+
+    runs = list(runs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if workers is None:
+        workers = 1 if records.environment()["device"][:3] != "CPU" else cores
+    workers = max(1, min(workers, len(runs)))
+    threads = max(1, cores // workers)
+    settings = {
+        "distributed.worker.daemon": False,  # a worker starts kernels: it must have children
+        "distributed.worker.memory.target": False,
+        "distributed.worker.memory.spill": False,
+        "distributed.worker.memory.pause": False,
+        "distributed.worker.memory.terminate": False,
+        "distributed.scheduler.worker-saturation": 1.0,
+    }
+    with dask.config.set(settings):
+        cluster = None
+        if scheduler is None:
+            cluster = LocalCluster(
+                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            )
+        outcomes = []
+        try:
+            with Client(scheduler or cluster) as client:
+                futures = {}
+                for order, run in enumerate(runs):
+                    up = futures.get(run.parent.hash) if run.parent else None
+                    futures[run.hash] = client.submit(
+                        run_one, run, threads, up, key=f"{run.name}-{run.hash}", priority=-order
+                    )
+                for future in as_completed(futures.values()):
+                    try:
+                        outcome = future.result()
+                    except Exception as error:  # the worker itself died, more often than allowed
+                        outcome = {"name": future.key, "seed": None, "state": "failed",
+                                   "seconds": 0.0, "message": str(error), "notebook": ""}  # fmt: skip
+                    outcomes.append(outcome)
+                    tell(outcome)
+        finally:
+            if cluster is not None:
+                cluster.close()
+    return outcomes
+
+
+def gather_records(runs: Iterable[Run]) -> list[dict]:
+    """The records of the finished runs, in the order of the plan."""
+    return [records.read_json(r.folder / "record.json") for r in runs if r.finished()]

@@ -1,0 +1,264 @@
+"""SeRP-Transformer: restore a corrupted cloud patch by patch (paper, sections 3.3.3 to 3.3.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from serplib.geometry import chamfer_l2
+from serplib.tokens import Embedding, Patches, make_patches, stitch
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Sizes and choices of SeRP-Transformer; the defaults are the paper's text (section 4).
+
+    Attributes:
+        num_centers: c. patch_size: n. dim: d, of tokens, positions and decoder. latent_dim: l.
+        encoder_depth, decoder_depth, encoder_heads, decoder_heads, mlp_ratio: the paper says
+            "standard Transformers" and "asymmetric"; the counts are the authors' code's.
+        qkv_bias: bias of the query, key and value projections.
+        drop_path: largest probability of skipping a block's branch, rising linearly with depth.
+        encoder_norm: LayerNorm after the last encoder block.
+        fusion: ``"concat"`` (Eq. 6) or ``"add"``.
+        positions_every_block: add the positions again before every block (needs ``"add"``).
+        decoder_positions: hand the positions to the decoder too.
+        normalize, target_frame: see `tokens.make_patches`.
+        cls_std, cls_position_std, token_widths: see `tokens.Embedding`.
+        head: ``"token"``, one fully connected layer a token (Eq. 10), or ``"pair"``, a convolution
+            of kernel 2, so that patch i is made from tokens i-1 and i (the authors' code).
+        loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over all patches laid
+            on top of each other (the authors' code): blind to which patch is which.
+        pooling: what classification reads: ``"cls"``, or ``"cls_max"``, [CLS; max over patches].
+    """
+
+    num_centers: int = 64
+    patch_size: int = 32
+    dim: int = 384
+    latent_dim: int = 384
+    encoder_depth: int = 12
+    decoder_depth: int = 4
+    encoder_heads: int = 12
+    decoder_heads: int = 6
+    mlp_ratio: int = 4
+    qkv_bias: bool = True
+    drop_path: float = 0.0
+    encoder_norm: bool = True
+    fusion: str = "concat"
+    positions_every_block: bool = False
+    decoder_positions: bool = False
+    normalize: str = "mean_std"
+    target_frame: str = "input"
+    cls_std: float = 0.02
+    cls_position_std: float = 0.02
+    token_widths: tuple[int, int, int] = (128, 256, 512)
+    head: str = "token"
+    loss: str = "patch"
+    pooling: str = "cls"
+
+    def __post_init__(self) -> None:
+        for name, accepted in _CHOICES.items():
+            if getattr(self, name) not in accepted:
+                raise ValueError(f"{name} is {getattr(self, name)!r}, wanted one of {accepted}")
+        if self.fusion == "concat" and self.positions_every_block:
+            raise ValueError("positions_every_block adds d-wide positions: it needs fusion='add'")
+        if self.fusion == "add" and not self.positions_every_block:
+            raise ValueError("fusion='add' adds the positions before the blocks: set "
+                             "positions_every_block=True")  # fmt: skip
+
+
+_CHOICES = {
+    "head": ("token", "pair"),
+    "loss": ("patch", "union"),
+    "pooling": ("cls", "cls_max"),
+}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, without a mask: every token looks at every token."""
+
+    def __init__(self, width: int, heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} is not a multiple of {heads} heads")
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, T, D/heads)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """What each token looks at: ``(B, heads, T, T)``, rows sum to 1. For pictures."""
+        q, k, _ = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+
+
+class DropPath(nn.Module):
+    """Skip a residual branch for a whole sample with probability p, in training only."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0:
+            return x
+        keep = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.p
+        return x * keep / (1 - self.p)
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: int, qkv_bias: bool, p: float) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attention = Attention(width, heads, qkv_bias)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.GELU(), nn.Linear(mlp_ratio * width, width)
+        )
+        self.drop_path = DropPath(p)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn.ModuleList:
+    drop = torch.linspace(0, config.drop_path, depth).tolist()
+    return nn.ModuleList(
+        Block(width, heads, config.mlp_ratio, config.qkv_bias, p) for p in drop
+    )
+
+
+class TransformerEncoder(nn.Module):
+    """Patches to latent tokens E (Eq. 4 to 8): what is kept for the downstream tasks."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = Embedding(
+            config.dim, config.fusion, config.cls_std, config.cls_position_std, config.token_widths
+        )
+        width = self.embedding.width
+        self.blocks = _blocks(width, config.encoder_depth, config.encoder_heads, config)
+        self.norm = nn.LayerNorm(width) if config.encoder_norm else nn.Identity()
+        same = width == config.latent_dim
+        self.to_latent = nn.Identity() if same else nn.Linear(width, config.latent_dim)
+        self.feature_dim = config.latent_dim * (2 if config.pooling == "cls_max" else 1)
+
+    def patches(self, points: Tensor, clean: Tensor | None = None) -> Patches:
+        """Cut ``(B, N, 3)`` clouds into patches as the configuration says."""
+        c = self.config
+        return make_patches(
+            points, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame
+        )
+
+    def encode(self, patches: Patches) -> tuple[Tensor, Tensor]:
+        """Latent tokens ``(B, c+1, l)``, [CLS] first, and positions ``(B, c+1, d)``."""
+        x, positions = self.embedding(patches.inputs, patches.centers)  # (B, c+1, D)
+        for block in self.blocks:
+            x = block(x + positions if self.config.positions_every_block else x)
+        return self.to_latent(self.norm(x)), positions
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Features of clouds ``(B, N, 3)`` for classification: ``(B, feature_dim)``."""
+        latent, _ = self.encode(self.patches(points))  # (B, c+1, l)
+        cls = latent[:, 0]  # (B, l)
+        if self.config.pooling == "cls":
+            return cls
+        return torch.cat([cls, latent[:, 1:].amax(1)], -1)  # (B, 2l)
+
+
+class TransformerDecoder(nn.Module):
+    """Latent tokens to reconstructed patches (Eq. 9, 10)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        same = config.latent_dim == config.dim
+        self.from_latent = nn.Identity() if same else nn.Linear(config.latent_dim, config.dim)
+        self.blocks = _blocks(config.dim, config.decoder_depth, config.decoder_heads, config)
+        self.norm = nn.LayerNorm(config.dim)
+        outputs = 3 * config.patch_size
+        self.head = (
+            nn.Linear(config.dim, outputs)
+            if config.head == "token"
+            else nn.Conv1d(config.dim, outputs, kernel_size=2)
+        )
+
+    def forward(self, latent: Tensor, positions: Tensor) -> Tensor:
+        """``(B, c+1, l)`` and positions ``(B, c+1, d)`` to patches ``(B, c, n, 3)``."""
+        x = self.from_latent(latent)  # (B, c+1, d)
+        for block in self.blocks:
+            x = block(x + positions if self.config.decoder_positions else x)
+        x = self.norm(x)  # (B, c+1, d)
+        if self.config.head == "token":
+            flat = self.head(x[:, 1:])  # (B, c, 3n)
+        else:  # tokens (0, 1) make patch 1, and so on: [CLS] takes part in the first
+            flat = self.head(x.transpose(1, 2)).transpose(1, 2)  # (B, c, 3n)
+        return flat.unflatten(-1, (-1, 3))  # (B, c, n, 3)
+
+
+class SerpTransformer(nn.Module):
+    """The autoencoder of section 3.3."""
+
+    def __init__(self, config: TransformerConfig = TransformerConfig()) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = TransformerEncoder(config)
+        self.decoder = TransformerDecoder(config)
+
+    def forward(self, perturbed: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Patches]:
+        """Reconstructed patches ``(B, c, n, 3)`` of clouds ``(B, N, 3)``, and the patches cut."""
+        patches = self.encoder.patches(perturbed, clean)
+        latent, positions = self.encoder.encode(patches)  # (B, c+1, l)
+        return self.decoder(latent, positions), patches
+
+    def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
+        """The objective and its parts (Eq. 11), in squared units of the target's frame.
+
+        Args:
+            perturbed, clean: ``(B, N, 3)`` twins. touched: ``(B, N)`` bool, not used here.
+        """
+        predicted, patches = self(perturbed, clean)
+        return {"total": patch_chamfer(predicted, patches.targets, self.config.loss)}
+
+    @torch.no_grad()
+    def restore(
+        self, perturbed: Tensor, clean: Tensor | None = None, centers: str = "corrupted"
+    ) -> Tensor:
+        """The restored clouds ``(B, c*n, 3)``: reconstructed patches put back in place.
+
+        Args:
+            perturbed: ``(B, N, 3)``. clean: its twin, for ``centers="clean"`` only.
+            centers: ``"corrupted"`` uses only what the network was given. ``"clean"`` moves each
+                patch by (clean - corrupted centre), the true shift: that hands c true points over,
+                as the authors' Figure 4 does.
+        """
+        if centers not in ("corrupted", "clean"):
+            raise ValueError(f"centers is {centers!r}, wanted 'corrupted' or 'clean'")
+        if centers == "clean" and clean is None:
+            raise ValueError("centers='clean' needs the clean clouds")
+        predicted, patches = self(perturbed, perturbed if clean is None else clean)
+        if self.config.target_frame == "input":
+            origin, scale = patches.origin, patches.scale
+        else:  # the target's frame is not known at test time: the input's stands in for it
+            own = self.encoder.patches(perturbed)
+            origin, scale = own.origin, own.scale
+        if centers == "clean":
+            origin = origin + (patches.clean_centers - patches.centers)[:, :, None]
+        return stitch(predicted, origin, scale)
+
+
+def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Tensor:
+    """Chamfer loss of patches ``(B, c, n, 3)``: patch by patch, or over their union."""
+    if loss == "union":
+        return chamfer_l2(predicted.flatten(1, 2), targets.flatten(1, 2))
+    return chamfer_l2(predicted.flatten(0, 1), targets.flatten(0, 1))

@@ -1,0 +1,93 @@
+"""Small copies of the public data sets, in the exact layouts they are passed around in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from serplib.data.modelnet import CLASSES, CLASSES10
+from serplib.data.shapenet import SYNSETS
+
+CUBE = """OFF
+8 6 0
+0 0 0
+1 0 0
+1 1 0
+0 1 0
+0 0 1
+1 0 1
+1 1 1
+0 1 1
+4 0 1 2 3
+4 4 5 6 7
+4 0 1 5 4
+4 1 2 6 5
+4 2 3 7 6
+4 3 0 4 7
+"""
+
+
+def cloud(num_points: int, seed: int, dtype: str = "f4") -> np.ndarray:
+    """``(N, 3)`` points that are neither centred nor scaled."""
+    return (np.random.default_rng(seed).normal(size=(num_points, 3)) * 5 + 7).astype(dtype)
+
+
+def write_h5_file(path: Path, data, label) -> None:
+    with h5py.File(path, "w") as file:
+        file["data"], file["label"] = data, label
+
+
+def write_h5(root: Path, num_points: int = 80, dtype: str = "f4", names=CLASSES) -> Path:
+    """modelnet40_ply_hdf5_2048: two training files and one test file, 20 clouds in each."""
+    root.mkdir(parents=True)
+    for split, numbers in (("train", (0, 1)), ("test", (0,))):
+        lines = [f"data/modelnet40_ply_hdf5_2048/ply_data_{split}{n}.h5" for n in numbers]
+        (root / f"{split}_files.txt").write_text("\n".join(lines) + "\n")
+        for n in numbers:
+            data = np.stack([cloud(num_points, 20 * n + i, dtype) for i in range(20)])
+            label = (np.arange(20) + 20 * n).astype("u1")[:, None] % len(names)
+            write_h5_file(root / f"ply_data_{split}{n}.h5", data, label)
+    (root / "shape_names.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def write_text(root: Path, num_points: int = 80) -> Path:
+    """modelnet40_normal_resampled: one shape of each class in each split."""
+    root.mkdir(parents=True)
+    (root / "modelnet40_shape_names.txt").write_text("\n".join(CLASSES) + "\n")
+    for k, split in enumerate(("train", "test"), 1):
+        lines = [f"{name}_{k:04d}" for name in CLASSES]
+        (root / f"modelnet40_{split}.txt").write_text("\n".join(lines) + "\n")
+        for i, name in enumerate(CLASSES):
+            (root / name).mkdir(exist_ok=True)
+            values = np.concatenate([cloud(num_points, i), cloud(num_points, i + 1)], 1)  # (N, 6)
+            np.savetxt(root / name / f"{name}_{k:04d}.txt", values, "%.6f", delimiter=",")
+    return root
+
+
+def write_tree(root: Path, suffix: str, classes=CLASSES10, num_points: int = 80) -> Path:
+    """ModelNet's tree <class>/{train,test}/<class>_0001.<suffix>, a shape in each folder."""
+    for i, name in enumerate(classes):
+        for k, split in enumerate(("train", "test"), 1):
+            folder = root / name / split
+            folder.mkdir(parents=True)
+            file = folder / f"{name}_{k:04d}.{suffix}"
+            if suffix == "off":
+                file.write_text(CUBE)
+            else:
+                np.save(file, cloud(num_points, i))
+    return root
+
+
+def write_shapenet(root: Path, num_points: int = 80, lists: str = "ShapeNet-55") -> Path:
+    """ShapeNet55 as Point-BERT lays it out: a shape of each class in each split."""
+    (root / "shapenet_pc").mkdir(parents=True)
+    (root / lists).mkdir(exist_ok=True)
+    for split in ("train", "test"):
+        names = [f"{synset}-1a04e3eab45ca15dd86060f189eb{split}.npy" for synset in SYNSETS]
+        (root / lists / f"{split}.txt").write_text("\n".join(names) + "\n")
+        for i, name in enumerate(names):
+            np.save(root / "shapenet_pc" / name, cloud(num_points, i))
+    return root
