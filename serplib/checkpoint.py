@@ -66,12 +66,20 @@ def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: 
 
 
 def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict] | None:
-    """The newest whole checkpoint below ``folder``, as given to `save`, or None."""
+    """The newest whole checkpoint below ``folder``, as given to `save`, or None.
+
+    Raises:
+        ValueError: a file of it is damaged, or is not what `save` writes.
+    """
     whole = [p for p in sorted(folder.glob("step-*")) if p.is_dir() and p.suffix != ".part"]
     if not whole:
         return None
     weights = {path.stem: load_weights(path) for path in sorted(whole[-1].glob("*.safetensors"))}
-    state = torch.load(whole[-1] / "state.pt", map_location="cpu", weights_only=True)
+    path = whole[-1] / "state.pt"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path}: not a whole state ({error}); delete {whole[-1]}") from error
     return weights, state
 
 

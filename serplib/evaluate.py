@@ -8,7 +8,6 @@ both, and every reconstruction figure in the course stands beside them.
 from __future__ import annotations
 
 import torch
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from serplib.geometry import chamfer_l2
@@ -70,6 +69,8 @@ def restoration(
             sums[name] = sums.get(name, 0.0) + float(value) * len(part)
     result = {name: value / len(points) for name, value in sums.items()}
     if scores:
+        from sklearn.metrics import roc_auc_score  # here: it takes longer to import than torch
+
         result["detection_auc"] = float(roc_auc_score(torch.cat(truth), torch.cat(scores)))
     return result
 

@@ -1,7 +1,7 @@
 """The pictures of the course: one palette, one camera, and a text for who cannot see them.
 
-Matplotlib alone, without pyplot and without any Jupyter package. Every function returns a `Picture`,
-a figure that a notebook shows as a small PNG together with its alternative text.
+Matplotlib alone, without pyplot and without any Jupyter package. Every function returns a
+`Picture`, a figure that a notebook shows as a small PNG together with its alternative text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ PALETTE = {
 }
 MARKERS = {"clean": "o", "perturbed": "^", "restored": "s", "touched": "D", "neutral": "o"}
 CAMERA = (22.0, -58.0)  # elevation and azimuth in degrees; the z axis of the data is up
-DPI = 80
+DPI = 100
+COLORS = 96  # in a stored PNG
 
 Layers = Tensor | Mapping[str, Tensor]
 
@@ -43,12 +44,13 @@ class Picture(Figure):
         self.alt = alt
 
     def png(self) -> bytes:
-        """The picture as a PNG with a palette of 64 colours: a third of the usual size."""
+        """The picture as a PNG with a palette of few colours: a third of the usual size."""
         from PIL import Image  # matplotlib brings it
 
         raw, small = io.BytesIO(), io.BytesIO()
         self.savefig(raw, format="png", dpi=DPI)
-        Image.open(raw).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+        image = Image.open(raw).convert("RGB").quantize(COLORS, dither=Image.Dither.NONE)
+        image.save(small, format="png", optimize=True)
         return small.getvalue()
 
     def _ipython_display_(self) -> None:
@@ -124,23 +126,23 @@ def show_clouds(
     reach = max((float(np.abs(points).max()) for points in filled), default=1.0) or 1.0
     rows, columns = _grid(len(drawn), columns)
     room = 0.3 if legend else 0.0  # inches below the panels
-    height = rows * (size + 0.25) + room
+    height = rows * (size + 0.3) + room
     figure = Picture(alt, figsize=(columns * size, height))
     for place, (title, layers) in enumerate(drawn.items()):
         axes = figure.add_subplot(rows, columns, place + 1, projection="3d")
         axes.view_init(*camera)
         axes.set_proj_type("ortho")
         axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
-        axes.set_box_aspect((1, 1, 1), zoom=1.45)
+        axes.set_box_aspect((1, 1, 1), zoom=1.35)
         axes.set_axis_off()
-        axes.set_title(title, fontsize=10, color=PALETTE["ink"], y=0.98)
+        axes.set_title(title, fontsize=10, color=PALETTE["ink"], y=1.0)
         for layer, (role, points) in enumerate(layers.items()):
             look = {"c": color(role)}
             if values and title in values and layer == 0:
                 look = {"c": _numpy(values[title]), "cmap": "cividis"}
             axes.scatter(*points.T, s=point_size, linewidths=0, depthshade=True, **look)
     figure.subplots_adjust(
-        left=0, right=1, bottom=room / height, top=1 - 0.25 / height, wspace=0, hspace=0.1
+        left=0, right=1, bottom=room / height, top=1 - 0.3 / height, wspace=0, hspace=0.1
     )
     if legend:
         _legend(figure, dict.fromkeys(role for layers in drawn.values() for role in layers))

@@ -73,7 +73,7 @@ class TNet(nn.Module):
         nn.init.zeros_(self.matrix.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, k) -> (B, k, k)
-        cloud = self.on_points(x).amax(1)  # (B, c)
+        cloud = self.on_points(x).max(1).values  # (B, c)
         matrix = self.matrix(self.on_cloud(cloud)).unflatten(-1, (self.k, self.k))  # (B, k, k)
         return matrix + torch.eye(self.k, device=x.device, dtype=matrix.dtype)
 
@@ -99,7 +99,7 @@ class PointNetEncoder(nn.Module):
         local = self.local(points)  # (B, N, 64)
         if self.feature_transform is not None:
             local = local @ self.feature_transform(local)  # (B, N, 64)
-        return self.whole(self.middle(local)).amax(1), local
+        return self.whole(self.middle(local)).max(1).values, local
 
     def forward(self, points: Tensor) -> Tensor:
         """Features of clouds ``(B, N, 3)`` for classification: ``(B, feature_dim)``."""

@@ -138,8 +138,8 @@ AUTHORS_CODE = Preset(
 QUICK = Preset(
     "quick",
     pointnet=PointNetConfig(
-        widths=(32, 64, 256),
-        decoder_widths=(128, 64, 32, 32),
+        widths=(32, 64, 128),
+        decoder_widths=(64, 64, 32, 32),
         input_transform=False,
         feature_transform=False,
     ),

@@ -71,6 +71,9 @@ class TransformerConfig:
 
 
 _CHOICES = {
+    "fusion": ("concat", "add"),
+    "normalize": ("center", "mean_std"),
+    "target_frame": ("own", "input"),
     "head": ("token", "pair"),
     "loss": ("patch", "union"),
     "pooling": ("cls", "cls_max"),

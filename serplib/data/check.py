@@ -1,4 +1,4 @@
-"""What data there is, and whether it is whole: behind ``serp data list`` and ``serp data check``."""
+"""What data there is, and whether it is whole (``serp data list``, ``serp data check``)."""
 
 from __future__ import annotations
 

@@ -160,8 +160,8 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: no counts of vertices and faces after 'OFF'") from None
     if num_vertices < 3 or num_faces < 1 or num_vertices + num_faces != len(lines) - 1:
         raise DataError(
-            f"{path}: the header declares {num_vertices} vertices and {num_faces} faces, "
-            f"but {len(lines) - 1} lines follow: cut short, or the header lies"
+            f"{path}: the header declares {lines[0].strip()[:40]!r} (vertices, faces, edges), but "
+            f"{len(lines) - 1} lines follow: cut short, or the header lies"
         )
     try:
         rows = lines[1 : 1 + num_vertices]

@@ -1,4 +1,4 @@
-"""Labelled families of objects: furniture and fittings (see ``surfaces`` for ``Parts``)."""
+"""Labelled families of objects: seats, tables and bathrooms (see ``surfaces`` for ``Parts``)."""
 
 from __future__ import annotations
 
@@ -88,28 +88,6 @@ def bench(p: Parts) -> None:
     p.turn = p.pick(0.65, 0.15, 0.05, 0.15)
 
 
-def bookshelf(p: Parts) -> None:
-    wide, deep, tall, wall = p.u(0.4, 1.0), p.u(0.12, 0.28), 1.0, p.u(0.01, 0.03)
-    shelves, columns = p.count(3, 7), p.count(1, 3)
-    for k in range(shelves):
-        z = tall * (2 * k / (shelves - 1) - 1)
-        p.box((0, 0, z), (wide, deep, wall))
-    for k in range(columns + 1):
-        x = wide * (2 * k / columns - 1)
-        if 0 < k < columns or not p.chance(0.08):
-            p.box((x, 0, 0), (wall, deep, tall))
-    if p.chance(0.6):
-        p.box((0, deep, 0), (wide, wall * 0.5, tall))
-    if p.chance(0.3):  # books
-        for _ in range(p.count(2, 6)):
-            k, half = p.count(0, shelves - 2), tall / (shelves - 1) * p.u(0.5, 0.8)
-            z = tall * (2 * k / (shelves - 1) - 1) + half
-            p.box((wide * p.u(-0.7, 0.7), 0, z), (wide * p.u(0.05, 0.25), deep * 0.8, half))
-    if p.chance(0.2):  # a cupboard below
-        p.box((0, 0, -tall * 0.75), (wide, deep * p.u(1, 1.5), tall * 0.25))
-    p.turn = p.pick(0.95, 0.05)
-
-
 def chair(p: Parts) -> None:
     wide, deep, high, thick = p.u(0.38, 0.52), p.u(0.38, 0.52), p.u(0.7, 0.95), p.u(0.02, 0.09)
     if p.chance(0.2):
@@ -186,57 +164,9 @@ def _chair_base(p: Parts, base: int, wide: float, deep: float, high: float) -> N
         p.box((0, 0, high / 2), (wide, deep, high / 2), (1, 1))
 
 
-def desk(p: Parts) -> None:
-    wide, deep, high, thick = 1.0, p.u(0.42, 0.65), p.u(0.75, 1.05), p.u(0.02, 0.05)
-    p.box((0, 0, high), (wide, deep, thick))
-    left, right = p.pick(0.35, 0.45, 0.2), p.pick(0.35, 0.45, 0.2)
-    for sign, kind in ((-1, left), (1, right)):
-        if kind == 0:
-            p.box((sign * wide * 0.95, 0, high / 2), (0.03, deep * 0.95, high / 2))
-        elif kind == 1:  # drawers
-            half = p.u(0.18, 0.3)
-            start = 0.0 if p.chance(0.8) else high * 0.4
-            p.box(
-                (sign * (wide - half), 0, (high + start) / 2),
-                (half, deep * 0.95, (high - start) / 2),
-            )
-        else:
-            for sy in (-1, 1):
-                p.box((sign * wide * 0.93, sy * deep * 0.9, high / 2), (0.035, 0.035, high / 2))
-    if p.chance(0.6):
-        drop = p.u(0.2, 1.0)
-        p.box((0, deep * 0.9, high * (1 - drop / 2)), (wide * 0.95, 0.02, high * drop / 2))
-    if p.chance(0.3):
-        p.box((0, -deep * 0.2, high * 0.88), (wide * 0.5, deep * 0.7, high * 0.08))
-    if p.chance(0.15):  # a hutch
-        p.box((0, deep * 0.8, high * 1.25), (wide * 0.95, deep * 0.2, high * 0.25))
-    elif p.chance(0.12):  # an L
-        p.box((wide * 0.7, -deep * 1.6, high), (wide * 0.3, deep * 0.7, thick))
-        p.box((wide * 0.7, -deep * 2.2, high / 2), (wide * 0.3, 0.03, high / 2))
-    p.turn = p.pick(0.1, 0.1, 0.0, 0.8)
-
-
-def door(p: Parts) -> None:
-    wide, tall, thick = p.u(0.32, 0.6), 1.0, p.u(0.01, 0.06)
-    kind = p.pick(0.6, 0.25, 0.15)
-    if kind < 2:
-        p.box((0, 0, 0), (wide, thick, tall))
-        if p.chance(0.4):
-            p.box((0, 0, p.u(-0.2, 0.4)), (wide * 0.6, thick * 1.2, tall * p.u(0.15, 0.4)))
-    if kind > 0:
-        jamb = p.u(0.03, 0.08)
-        for sign in (-1, 1):
-            p.box((sign * (wide + jamb), 0, 0), (jamb, thick * 1.5, tall))
-        p.box((0, 0, tall + jamb), (wide + 2 * jamb, thick * 1.5, jamb))
-    if p.chance(0.5):
-        for sign in (-1, 1):
-            p.ball((wide * 0.85, sign * (thick + 0.04), -0.05), (0.04, 0.04, 0.04))
-    p.turn = p.pick(0.85, 0.15)
-
-
 def sofa(p: Parts) -> None:
-    wide, deep, seat = 1.0, p.u(0.36, 0.56), p.u(0.12, 0.2)
-    lift, back, arm = p.u(0.0, 0.1), p.u(0.3, 0.55), p.u(0.2, 0.4)
+    wide, deep, seat = 1.0, p.u(0.34, 0.54), p.u(0.08, 0.17)
+    lift, back, arm = p.u(0.0, 0.1), p.u(0.22, 0.45), p.u(0.18, 0.34)
     panel, side = p.u(0.06, 0.13), p.u(0.05, 0.15)
     p.box((0, 0, lift + seat), (wide, deep, seat))
     p.box((0, deep - panel, lift + back), (wide, panel, back), tilt=p.u(-0.2, 0))
@@ -358,10 +288,7 @@ FURNITURE = {
     "bathtub": bathtub,
     "bed": bed,
     "bench": bench,
-    "bookshelf": bookshelf,
     "chair": chair,
-    "desk": desk,
-    "door": door,
     "sofa": sofa,
     "stool": stool,
     "table": table,

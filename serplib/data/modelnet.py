@@ -153,7 +153,7 @@ def _text(root: Path, split: str) -> Source:
     kinds = [shape.rpartition("_")[0] for shape in shapes]
     if unknown := sorted(set(kinds) - set(classes)):
         raise DataError(f"{split_file}: {unknown[0]!r} is none of the {len(classes)} classes")
-    files = [root / kind / f"{shape}.txt" for kind, shape in zip(kinds, shapes)]
+    files = [root / kind / f"{shape}.txt" for kind, shape in zip(kinds, shapes, strict=True)]
     labels = torch.tensor([classes.index(kind) for kind in kinds])  # (S,)
     return Source("txt", root, classes, labels, files, lambda i: (files[i], read_xyz(files[i])))
 

@@ -1,4 +1,4 @@
-"""ShapeNet55 as Point-BERT lays it out (paper, section 4.1; Chang et al., 2015; Yu et al., 2022)."""
+"""ShapeNet55 as Point-BERT lays it out (paper, section 4.1; Chang et al., Yu et al.)."""
 
 from __future__ import annotations
 

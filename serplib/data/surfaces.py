@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Parts:
     def box(
         self, at: Point, half: Point, taper: Point = (1, 1), yaw: float = 0.0, tilt: float = 0.0
     ) -> None:
-        """A box about ``at``, its top ``taper`` times its bottom; tilted about x, turned about z."""
+        """A box, its top ``taper`` times its bottom; tilted about x, then turned about z."""
         (x, y, z), c, s = half, math.cos(tilt), math.sin(tilt)
         axes = (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c)
         if yaw:
@@ -69,7 +70,7 @@ class Parts:
         self._add(BOX, a, b, c, at, *taper)
 
     def ball(self, at: Point, half: Point, low: float = -1.0, high: float = 1.0) -> None:
-        """An ellipsoid, or the piece of it from ``low`` to ``high`` (-1 is the bottom, 1 the top)."""
+        """An ellipsoid, or its piece from ``low`` to ``high`` (-1 is the bottom, 1 the top)."""
         x, y, z = half
         self._add(BALL, (x, 0.0, 0.0), (0.0, y, 0.0), (0.0, 0.0, z), at, low, high)
 
@@ -87,7 +88,7 @@ class Parts:
     ) -> None:
         """The surface swept by a polyline of (radius, height) about the z (2) or y (1) axis."""
         (sx, sy), (x, y, z) = scale, at
-        for (r0, h0), (r1, h1) in zip(profile, profile[1:]):
+        for (r0, h0), (r1, h1) in pairwise(profile):
             mid, half = (h0 + h1) / 2, (h1 - h0) / 2
             if axis == 2:
                 axes, middle = ((sx, 0, 0), (0, sy, 0), (0, 0, half)), (x, y, z + mid)
@@ -124,7 +125,7 @@ def sample_parts(
         rng: source of the points.
 
     Returns:
-        ``(S, N, 3)`` float64 points and ``(S, N)`` indices of the part that each lies on.
+        ``(3, S, N)`` float64 points and ``(S, N)`` indices of the part that each lies on.
     """
     box = parts[:, 1] == BOX  # (P,)
     quads, quad_area = _quads(parts[box])  # (11, 6 B), (6 B,)
@@ -135,17 +136,25 @@ def sample_parts(
     area = np.concatenate([quad_area, round_area])[order]
     # The patches of shape s fill the interval [s, s + 1], each with its share of the area.
     filled = np.cumsum(area / np.bincount(shape, area, num_shapes)[shape])
-    # One draw in each of N equal strata, the strata in an order that the shapes share.
-    strata = np.argsort(rng.random(num_points)) + rng.random((num_shapes, num_points))  # (S, N)
+    # One draw in each of N equal strata of that interval.
+    strata = np.arange(num_points) + rng.random((num_shapes, num_points))  # (S, N)
     draw = np.arange(num_shapes)[:, None] + strata * ((1 - 1e-12) / num_points)
     patch = order[np.searchsorted(filled, draw.ravel(), side="right").clip(max=len(order) - 1)]
 
     points = np.empty((3, num_shapes * num_points))
-    flat = patch < len(quad_area)
-    points[:, flat] = _on_quads(quads, patch[flat], rng)
-    points[:, ~flat] = _on_rounds(rounds, patch[~flat] - len(quad_area), rng)
-    points = np.ascontiguousarray(points.T).reshape(num_shapes, num_points, 3)
-    return points, part[patch].reshape(num_shapes, num_points)
+    flat = len(quad_area)
+    kind = np.concatenate([np.full(flat, BOX), rounds[1]])[patch]  # (S N,)
+    for of, table, first, spread in (
+        (BOX, quads, 0, _on_quads),
+        (BALL, rounds, flat, _on_balls),
+        (WALL, rounds, flat, _on_walls),
+    ):
+        index = np.flatnonzero(kind == of)
+        for plane, values in zip(points, spread(table, patch[index] - first, rng)):
+            plane[index] = values
+    mixed = np.argsort(rng.random(num_points))  # an order that the shapes share
+    points = points.reshape(3, num_shapes, num_points).take(mixed, -1)
+    return points, part[patch].reshape(num_shapes, num_points).take(mixed, -1)
 
 
 def _along(start: np.ndarray, end: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -155,7 +164,7 @@ def _along(start: np.ndarray, end: np.ndarray, uniform: np.ndarray) -> np.ndarra
 
 
 def _quads(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Six trapezoids per box: middle of an edge, way to the opposite one, edge, two widths; area."""
+    """Six trapezoids per box: middle of an edge, way to the other, edge, two widths; and areas."""
     a, b, c, at = (boxes[:, i : i + 3] for i in (2, 5, 8, 11))  # (B, 3) each
     tx, ty = boxes[:, 14:15], boxes[:, 15:16]  # (B, 1): the top's size as a part of the bottom's
     one = np.ones_like(tx)
@@ -171,7 +180,7 @@ def _quads(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return quads, np.sqrt(cross) * (start + end) / 2
 
 
-def _on_quads(quads: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _on_quads(quads: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     along, across = rng.random((2, len(which)))
     start, end = quads[9][which], quads[10][which]
     along = _along(start, end, along)
@@ -192,38 +201,63 @@ def _rounds(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     a2, b2, c2 = ((parts[:, i : i + 3] ** 2).sum(1) for i in (2, 5, 8))  # (R,) each
     wall, p, q = parts[:, 1] == WALL, parts[:, 14], parts[:, 15]
-    # A wall's normal has the same slope everywhere: 2 across the axis, the radii's difference along.
+    # A wall's normal: 2 across the axis, the difference of the radii along it.
     x = np.where(wall, 4.0, 1.0) * b2 * c2
     y = np.where(wall, 4.0, 1.0) * a2 * c2
     z = np.where(wall, (p - q) ** 2, 1.0) * a2 * b2
     bound = np.where(wall, np.maximum(x, y) + z, np.maximum(np.maximum(x, y), z))
     rounds = np.vstack([parts.T, x, y, z, bound])  # (20, R)
     mean = np.zeros(len(parts))
-    for height in (np.arange(12) + 0.5) / 12:  # the mean stretch, over a quadrant
-        for phi in (np.arange(8) + 0.5) * (math.pi / 16):
+    for height in (np.arange(8) + 0.5) / 8:  # the mean stretch, over a quadrant
+        for phi in (np.arange(6) + 0.5) * (math.pi / 12):
             across = y + (x - y) * math.cos(phi) ** 2
             ball = across + (z - across) * (p + (q - p) * height) ** 2
-            mean += np.sqrt(np.where(wall, across + z, ball)) / 96
+            mean += np.sqrt(np.where(wall, across + z, ball)) / 48
     return rounds, 2 * math.pi * mean * np.where(wall, (p + q) / 2, q - p)
 
 
-def _on_rounds(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Uniform on unit balls and walls, thinned so as to be uniform on what the frames make of them."""
-    unit = np.empty((3, len(which)))
-    todo, part = np.arange(len(which)), which
-    while len(todo):
-        wall, p, q = rounds[1][part] == WALL, rounds[14][part], rounds[15][part]
-        share, phi, keep = rng.random((3, len(todo)))
-        share = np.where(wall, _along(p, q, share), share)
-        mix = p + (q - p) * share  # a wall's radius, a ball's height
-        cos, sin = np.cos(2 * math.pi * phi), np.sin(2 * math.pi * phi)
-        radius = np.where(wall, mix, np.sqrt(np.maximum(1 - mix * mix, 0)))
-        unit[:, todo] = radius * cos, radius * sin, np.where(wall, 2 * share - 1, mix)
-        x, y, z = rounds[16][part], rounds[17][part], rounds[18][part]
-        across = y + (x - y) * cos * cos
-        stretch2 = np.where(wall, across + z, across + (z - across) * mix * mix)
-        again = keep * keep * rounds[19][part] > stretch2
-        todo, part = todo[again], part[again]
+def _on_walls(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    start, end = rounds[14][which], rounds[15][which]
+    share = _along(start, end, rng.random(len(which)))
+    cos, sin = _turn(len(which), rng)
+    part, todo = which, slice(None)  # thin the angles, so as to be even on what the frames make
+    while len(part):
+        x, y, z, bound = (rounds[i][part] for i in (16, 17, 18, 19))
+        stretch = y + (x - y) * cos[todo] ** 2 + z
+        again = np.flatnonzero(rng.random(len(part)) ** 2 * bound > stretch)
+        todo = again if part is which else todo[again]
+        part = part[again]
+        cos[todo], sin[todo] = _turn(len(part), rng)
+    radius = start + (end - start) * share
+    return _placed(rounds, which, (radius * cos, radius * sin, 2 * share - 1))
+
+
+def _on_balls(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    low, span = rounds[14][which], rounds[15][which] - rounds[14][which]
+    height = low + span * rng.random(len(which))  # even on the unit ball (Archimedes)
+    cos, sin = _turn(len(which), rng)
+    part, todo = which, slice(None)
+    while len(part):
+        x, y, z, bound = (rounds[i][part] for i in (16, 17, 18, 19))
+        across = y + (x - y) * cos[todo] ** 2
+        stretch = across + (z - across) * height[todo] ** 2
+        again = np.flatnonzero(rng.random(len(part)) ** 2 * bound > stretch)
+        todo = again if part is which else todo[again]
+        part = part[again]
+        cos[todo], sin[todo] = _turn(len(part), rng)
+        height[todo] = low[todo] + span[todo] * rng.random(len(part))
+    radius = np.sqrt(np.maximum(1 - height * height, 0))
+    return _placed(rounds, which, (radius * cos, radius * sin, height))
+
+
+def _turn(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    phi = 2 * math.pi * rng.random(size)
+    return np.cos(phi), np.sin(phi)
+
+
+def _placed(
+    rounds: np.ndarray, which: np.ndarray, unit: tuple[np.ndarray, ...]
+) -> list[np.ndarray]:
     x, y, z = unit
     columns = [[rounds[i + k][which] for i in (2, 5, 8, 11)] for k in range(3)]
-    return np.stack([x * a + y * b + z * c + at for a, b, c, at in columns])  # (3, n)
+    return [x * a + y * b + z * c + at for a, b, c, at in columns]  # 3 of (n,)

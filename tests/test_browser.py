@@ -1,0 +1,160 @@
+"""The live widget of notebook 02 in a real browser: JupyterLab, Chromium, software WebGL."""
+
+import io
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+ROOT = Path(__file__).parents[1]
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--no-first-run",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--ignore-gpu-blocklist",
+]
+
+
+def chromium() -> str:
+    """The path of Debian's Chromium; skips the test, with the reason, where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.skip("no Chromium on this machine: 'apt-get install chromium' to run this test")
+    return found
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the notebooks, as its address with the token filled in."""
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    chromium()
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    token = secrets.token_hex(16)
+    environment = {key: value for key, value in os.environ.items() if key != "SERP_DATA"}
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
+        environment[name] = str(folder / name.lower())  # nothing of the user's settings
+    environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / "settings")
+    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension"
+    tracker.mkdir(parents=True)
+    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "workspaces")
+    environment["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += ["--ip=127.0.0.1", f"--port={port}", "--port-retries=0"]
+    command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
+    command += [
+        "--LabApp.news_url=",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
+    with open(folder / "lab.log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"{address}/api?token={token}", timeout=2) as answer:
+                    json.load(answer)
+                break
+            except OSError:
+                if server.poll() is not None:
+                    break
+                time.sleep(0.5)
+        else:
+            pytest.fail("JupyterLab did not answer within a minute")
+        if server.poll() is not None:
+            pytest.fail(f"JupyterLab ended: {(folder / 'lab.log').read_text()[-2000:]}")
+        yield lambda notebook: f"{address}/lab/tree/notebooks/{notebook}?reset&token={token}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    """A Chromium page, 1,300 pixels wide."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()
+
+
+def run_all(page, address: str) -> None:
+    """Open a notebook, run all its cells and wait until none of them waits any more."""
+    page.goto(address)
+    page.wait_for_selector(".jp-NotebookPanel .jp-Cell")
+    waiting = "[...document.querySelectorAll('.jp-InputPrompt')].some(p => p.innerText == '[*]:')"
+    for _ in range(6):  # until the kernel has connected, the command is dropped
+        page.wait_for_timeout(2000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        page.wait_for_timeout(1000)
+        if page.evaluate(waiting):
+            break
+    else:
+        raise AssertionError("JupyterLab did not run the cells")
+    page.wait_for_function(f"() => !{waiting}", timeout=240_000)
+
+
+def show(page, selector: str):
+    """Scroll to an output; all are in the page, since the fixture turns lazy drawing off."""
+    found = page.locator(selector).first
+    found.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)  # for the figure to be drawn
+    return found
+
+
+def test_perturbation_explorer_answers_the_keyboard(page, lab):
+    from PIL import Image
+
+    stored = (ROOT / "notebooks" / "02_perturbation.ipynb").read_bytes()
+    run_all(page, lab("02_perturbation.ipynb"))
+    status = show(page, ".jp-OutputArea-output [role=status]")
+    before = status.inner_text()
+    touched = int(re.match(r"(\d+) of 1024 points touched", before)[1])
+
+    handle = page.locator(".widget-slider", has_text="num_patches").get_by_role("slider")
+    handle.focus()
+    started = time.monotonic()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    page.wait_for_function(
+        "() => document.querySelector('.jp-OutputArea-output [role=status]')"
+        ".innerText.includes('(30 x 20 = 600 picks)')"
+    )
+    assert time.monotonic() - started < 5  # ten key strokes, drawn in software
+    assert int(re.match(r"\d+", status.inner_text())[0]) > touched
+
+    fps = page.get_by_role("button", name="fps")
+    fps.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_timeout(1000)
+    picture = page.locator(".jp-OutputArea-output canvas").first.screenshot()
+    pixels = Image.open(io.BytesIO(picture)).convert("RGB")
+    colors = pixels.getcolors(1 << 24)
+    assert len(colors) > 50, "the WebGL canvas is empty"
+    assert max(count for count, _ in colors) < pixels.width * pixels.height
+    assert not page.locator(".jp-OutputArea-output[data-mime-type*=stderr]").count()
+    assert (ROOT / "notebooks" / "02_perturbation.ipynb").read_bytes() == stored
