@@ -11,8 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from torch import Tensor
 
@@ -88,6 +91,15 @@ def _grid(count: int, columns: int | None) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
+def project(points: np.ndarray, camera: tuple[float, float]) -> np.ndarray:
+    """Parallel projection: to the right, up, and towards the viewer, ``(N, 3)`` to ``(N, 3)``."""
+    up, turn = math.radians(camera[0]), math.radians(camera[1])
+    right = (-math.sin(turn), math.cos(turn), 0.0)
+    above = (-math.sin(up) * math.cos(turn), -math.sin(up) * math.sin(turn), math.cos(up))
+    viewer = (math.cos(up) * math.cos(turn), math.cos(up) * math.sin(turn), math.sin(up))
+    return points @ np.array([right, above, viewer]).T
+
+
 def show_clouds(
     panels: Mapping[str, Layers],
     *,
@@ -95,17 +107,17 @@ def show_clouds(
     values: Mapping[str, Tensor] | None = None,
     columns: int | None = None,
     size: float = 2.8,
-    point_size: float = 5.0,
+    point_size: float = 6.0,
     camera: tuple[float, float] = CAMERA,
     legend: bool = False,
 ) -> Picture:
-    """Clouds side by side, all at one scale and from one camera.
+    """Clouds side by side, all at one scale and from one camera; far points are paler.
 
     Args:
         panels: title to ``(N, 3)`` points, or to a mapping of role (see `PALETTE`) to points, drawn
             in that order.
         alt: what the picture shows, in a sentence or two.
-        values: title to ``(N,)`` numbers that colour the first layer of that panel, low to high.
+        values: title to ``(N,)`` numbers that colour the first layer of that panel, dark is low.
         columns: panels in a row, 4 unless told.
         size: width of a panel in inches. point_size: area of a point, in square points.
         camera: elevation and azimuth in degrees.
@@ -122,42 +134,51 @@ def show_clouds(
             color(role)
             if points.ndim != 2 or points.shape[1] != 3:
                 raise ValueError(f"{title}: points of shape {points.shape}, wanted (N, 3)")
-    filled = [points for layers in drawn.values() for points in layers.values() if len(points)]
-    reach = max((float(np.abs(points).max()) for points in filled), default=1.0) or 1.0
+            layers[role] = project(points, camera)
+    every = np.concatenate([points for layers in drawn.values() for points in layers.values()])
+    every = every if len(every) else np.zeros((1, 3))
+    low, high = every.min(0) - 0.06, every.max(0) + 0.06  # the same frame for all panels
     rows, columns = _grid(len(drawn), columns)
-    room = 0.3 if legend else 0.0  # inches below the panels
-    height = rows * (size + 0.3) + room
+    panel_height = size * min(1.25, (high[1] - low[1]) / (high[0] - low[0])) + 0.3  # with its title
+    room = 0.35 if legend else 0.0  # inches below the panels
+    height = rows * panel_height + room
     figure = Picture(alt, figsize=(columns * size, height))
     for place, (title, layers) in enumerate(drawn.items()):
-        axes = figure.add_subplot(rows, columns, place + 1, projection="3d")
-        axes.view_init(*camera)
-        axes.set_proj_type("ortho")
-        axes.set(xlim=(-reach, reach), ylim=(-reach, reach), zlim=(-reach, reach))
-        axes.set_box_aspect((1, 1, 1), zoom=1.35)
+        left, bottom = (
+            (place % columns) / columns,
+            1 - (place // columns + 1) * panel_height / height,
+        )
+        axes = figure.add_axes((left, bottom, 1 / columns, (panel_height - 0.3) / height))
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_axis_off()
-        axes.set_title(title, fontsize=10, color=PALETTE["ink"], y=1.0)
+        axes.set_title(title, fontsize=10, color=PALETTE["ink"], pad=4)
         for layer, (role, points) in enumerate(layers.items()):
-            look = {"c": color(role)}
+            paint = np.tile(to_rgb(color(role)), (len(points), 1))  # (N, 3)
             if values and title in values and layer == 0:
-                look = {"c": _numpy(values[title]), "cmap": "cividis"}
-            axes.scatter(*points.T, s=point_size, linewidths=0, depthshade=True, **look)
-    figure.subplots_adjust(
-        left=0, right=1, bottom=room / height, top=1 - 0.3 / height, wspace=0, hspace=0.1
-    )
+                paint = _cividis(_numpy(values[title]))
+            order = points[:, 2].argsort(kind="stable")  # far points first
+            depth = (points[:, 2:] - low[2]) / (high[2] - low[2])  # (N, 1), 1 is near
+            paint = 1 - (1 - paint) * (0.5 + 0.5 * depth)  # far points fade to white
+            axes.scatter(*points[order, :2].T, s=point_size, c=paint[order], linewidths=0)
     if legend:
         _legend(figure, dict.fromkeys(role for layers in drawn.values() for role in layers))
     return figure
 
 
-def _legend(figure: Figure, roles: Sequence[str] | Mapping[str, None]) -> None:
-    from matplotlib.lines import Line2D
-
+def _legend(figure: Figure, roles: Mapping[str, None]) -> None:
+    names = {"neutral": "untouched"}
     handles = [
-        Line2D([], [], marker="o", linestyle="", color=color(role), label=role) for role in roles
+        Line2D([], [], marker="o", linestyle="", color=color(role), label=names.get(role, role))
+        for role in roles
     ]
     figure.legend(
         handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9
     )
+
+
+def _cividis(numbers: np.ndarray) -> np.ndarray:
+    low, high = numbers.min(), numbers.max()
+    return colormaps["cividis"]((numbers - low) / ((high - low) or 1))[:, :3]
 
 
 def show_plane(
@@ -179,12 +200,15 @@ def show_plane(
         size: width of a panel in inches.
     """
     drawn = {title: _layers(title, panel) for title, panel in panels.items()}
-    every = np.concatenate([p[:, :2] for layers in drawn.values() for p in layers.values()])
-    low, high = every.min(0) - 0.4, every.max(0) + 0.4
+    every = [p[:, :2] for layers in drawn.values() for p in layers.values()]
+    for center, radius in (circle for panel in (circles or {}).values() for circle in panel):
+        every += [_numpy(center)[None, :2] - radius, _numpy(center)[None, :2] + radius]
+    every = np.concatenate(every)
+    low, high = every.min(0) - 0.3, every.max(0) + 0.3
     rows, columns = _grid(len(drawn), None)
     aspect = (high[1] - low[1]) / (high[0] - low[0])
     figure = Picture(
-        alt, figsize=(columns * size, rows * (size * aspect + 0.7)), layout="constrained"
+        alt, figsize=(columns * size, rows * (size * aspect + 0.45)), layout="constrained"
     )
     for place, (title, layers) in enumerate(drawn.items()):
         axes = figure.add_subplot(rows, columns, place + 1)

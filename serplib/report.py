@@ -329,7 +329,24 @@ def show(shown: dict, console) -> None:
 
 
 def keep(suite: str, profile: str, found: list[dict]) -> Path:
-    """Copy the records of a suite to ``results/<suite>-<profile>.json``, to be committed."""
-    path = records.project_root() / "results" / f"{suite}-{profile}.json"
+    """Copy the records of a suite to ``results/<suite>-<profile>.json``, to be committed.
+
+    Where the README shows this suite, its tables there are renewed.
+    """
+    root, name = records.project_root(), f"{suite}-{profile}"
+    path = root / "results" / f"{name}.json"
     records.write_json(path, {"suite": suite, "profile": profile, "records": found})
+    readme = root / "README.md"
+    if readme.exists():
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(fill(text, name, found), encoding="utf-8")
     return path
+
+
+def fill(text: str, name: str, found: list[dict]) -> str:
+    """``text`` with what stands between ``<!-- results NAME -->`` and its end mark renewed."""
+    start, end = f"<!-- results {name} -->\n", f"<!-- end of {name} -->"
+    if start not in text or end not in text:
+        return text
+    before, rest = text.split(start, 1)
+    return before + start + markdown(found) + end + rest.split(end, 1)[1]

@@ -52,7 +52,7 @@ class Pretext(nn.Module):
                 index = farthest_point_sample(points, c.num_points)  # (B, N)
             else:
                 order = torch.rand(points.shape[:2], generator=generator, device=points.device)
-                index = order.argsort(1, stable=True)[:, : c.num_points]  # (B, N)
+                index = order.argsort(dim=1, stable=True)[:, : c.num_points]  # (B, N)
             points = gather(points, index)  # (B, N, 3)
         perturbed, touched, _ = c.perturbation(points, generator)
         if c.normalize_after:
@@ -270,6 +270,8 @@ def finetune(
     """
     if train.labels is None:
         raise ValueError(f"{train.name}/{train.split} has no labels to fine-tune on")
+    if augment not in ("none", "scale_shift"):
+        raise ValueError(f"augment is {augment!r}, wanted 'none' or 'scale_shift'")
     loop = _Loop(classifier, len(train), optim, seed, folder, accelerator, "fine-tuning")
     device = loop.accelerator.device
     best = max((e.get("valid_accuracy", -1.0) for e in loop.history), default=-1.0)

@@ -57,9 +57,8 @@ def readout(exploration: Exploration, perturbation: Perturbation) -> str:
     picks = perturbation.num_patches * perturbation.patch_size
     return (
         f"{exploration.num_touched} of {num_points} points touched "
-        f"({perturbation.num_patches} x {perturbation.patch_size} = {picks} picks); "
-        f"Chamfer perturbed to clean = {1e4 * exploration.copy_chamfer:.1f}e-4 "
-        "(the copy baseline: a model that returns its input pays this)"
+        f"({perturbation.num_patches} x {perturbation.patch_size} = {picks} picks). "
+        f"Chamfer perturbed to clean, the copy baseline: {1e4 * exploration.copy_chamfer:.1f}e-4"
     )
 
 
@@ -129,23 +128,20 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
         options = {"value": value, "min": low, "max": high, "step": step}
         return kind(description=label, tooltip=label, style=style, layout=wide, **options)
 
-    def buttons(label: str, options: tuple[str, ...]):
-        look = {"button_width": "76px", **style}
-        return ipywidgets.ToggleButtons(
-            description=label, options=options, style=look, layout=wide, tooltips=options
+    def choice(label: str, options: tuple[str, ...], value: str):
+        return ipywidgets.Dropdown(
+            description=label, options=options, value=value, style=style, layout=wide
         )
 
     whole, real = ipywidgets.IntSlider, ipywidgets.FloatSlider
     controls = SimpleNamespace(
-        category=ipywidgets.Dropdown(
-            description="category", options=names, value=category, style=style, layout=wide
-        ),
+        category=choice("category", tuple(names), category),
         shape=slider(whole, "shape", 0, 0, _last(clouds, category), 1),
         num_patches=slider(whole, "num_patches", paper.num_patches, 1, most, 1),
         patch_size=slider(whole, "patch_size", paper.patch_size, 1, most, 1),
         sigma=slider(real, "sigma", paper.sigma, 0.0, 0.2, 0.005),
-        centers=buttons("centers", ("random", "fps")),
-        noise=buttons("noise", ("iid", "rigid")),
+        centers=choice("centers", ("random", "fps"), paper.centers),
+        noise=choice("noise", ("iid", "rigid"), paper.noise),
         seed=slider(whole, "seed", 0, 0, 99, 1),
         turn=slider(whole, "turn (degrees)", 0, -180, 180, 5),
     )
@@ -153,12 +149,14 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
     figure = go.FigureWidget(make_subplots(1, 2, specs=[[{"type": "scene"}] * 2]))
     titles = ("clean, touched points marked", "perturbed")
     for scene, (rest, marked) in enumerate((("clean", "touched"), ("neutral", "perturbed"))):
-        for role, size in ((rest, 2.2), (marked, 3.4)):
+        for role, size in ((rest, 2.2), (marked, 3.2)):
             marker = {"size": size, "color": PALETTE[role]}
-            cloud = go.Scatter3d(mode="markers", marker=marker, name=role, hoverinfo="skip")
+            name = "untouched" if role == "neutral" else role
+            cloud = go.Scatter3d(mode="markers", marker=marker, name=name, hoverinfo="skip")
             figure.add_trace(cloud, row=1, col=scene + 1)
     axis = {"visible": False, "range": [-1, 1]}
-    look = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "cube"}
+    look = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "manual"}
+    look["aspectratio"] = {"x": 2, "y": 2, "z": 2}
     figure.update_scenes(dragmode="orbit", camera=_camera(0), **look)
     notes = [
         {"text": title, "x": 0.22 + 0.56 * side, "y": 1.0, "showarrow": False}
@@ -166,7 +164,7 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
         for side, title in enumerate(titles)
     ]
     figure.update_layout(
-        height=380,
+        height=430,
         margin={"l": 0, "r": 0, "t": 28, "b": 0},
         annotations=notes,
         paper_bgcolor="white",

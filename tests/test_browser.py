@@ -29,6 +29,11 @@ ARGUMENTS = [
     "--ignore-gpu-blocklist",
 ]
 
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},  # every cell is in the page
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
 
 def chromium() -> str:
     """The path of Debian's Chromium; skips the test, with the reason, where there is none."""
@@ -53,18 +58,15 @@ def lab(tmp_path_factory):
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR"):
         environment[name] = str(folder / name.lower())  # nothing of the user's settings
     environment["JUPYTERLAB_SETTINGS_DIR"] = str(folder / "settings")
-    tracker = folder / "settings" / "@jupyterlab" / "notebook-extension"
-    tracker.mkdir(parents=True)
-    (tracker / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
+    for plugin, settings in SETTINGS.items():
+        file = folder / "settings" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(settings))
     environment["JUPYTERLAB_WORKSPACES_DIR"] = str(folder / "workspaces")
     environment["PYTHONPATH"] = str(ROOT)
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += ["--ip=127.0.0.1", f"--port={port}", "--port-retries=0"]
     command += [f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={folder}"]
-    command += [
-        "--LabApp.news_url=",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-    ]
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     address = f"http://127.0.0.1:{port}"
@@ -147,10 +149,11 @@ def test_perturbation_explorer_answers_the_keyboard(page, lab):
     assert time.monotonic() - started < 5  # ten key strokes, drawn in software
     assert int(re.match(r"\d+", status.inner_text())[0]) > touched
 
-    fps = page.get_by_role("button", name="fps")
-    fps.focus()
-    page.keyboard.press("Enter")
-    page.wait_for_timeout(1000)
+    centers = page.get_by_label("centers")
+    centers.focus()
+    page.keyboard.press("ArrowDown")  # from random to fps
+    page.wait_for_timeout(1500)
+    assert int(re.match(r"\d+", status.inner_text())[0]) > 500  # of 600: they hardly overlap
     picture = page.locator(".jp-OutputArea-output canvas").first.screenshot()
     pixels = Image.open(io.BytesIO(picture)).convert("RGB")
     colors = pixels.getcolors(1 << 24)

@@ -64,7 +64,7 @@ def night_stand(p: Parts) -> None:
 
 
 def tv_stand(p: Parts) -> None:
-    wide, deep, high, kind = 1.0, p.u(0.25, 0.55), p.u(0.4, 1.4), p.pick(0.45, 0.35, 0.2)
+    wide, deep, high, kind = 1.0, p.u(0.25, 0.6), p.u(0.4, 1.6), p.pick(0.45, 0.35, 0.2)
     lift = p.u(0.0, 0.15)
     if kind == 0:
         _carcass(p, wide, deep, lift, high, p.count(2, 4))
@@ -84,25 +84,33 @@ def tv_stand(p: Parts) -> None:
 
 
 def mantel(p: Parts) -> None:
-    wide, deep, high = 1.0, p.u(0.12, 0.5), p.u(1.1, 2.1)
-    post, lintel, shelf = p.u(0.12, 0.3), p.u(0.12, 0.4), p.u(0.03, 0.1)
-    p.box((0, -deep * 0.1, high), (wide * p.u(1.0, 1.2), deep * p.u(1.0, 1.3), shelf))
+    wide, deep, high = 1.0, p.u(0.15, 0.5), p.u(0.8, 1.8)
+    post, lintel, shelf = p.u(0.1, 0.3), p.u(0.06, 0.2), p.u(0.02, 0.08)
+    p.box((0, 0, high), (wide * p.u(1.0, 1.15), deep * p.u(1.0, 1.25), shelf))
+    opening = high - 2 * lintel
     p.box((0, 0, high - lintel), (wide, deep, lintel))
+    plinths = p.chance(0.4)
     for sign in (-1, 1):
-        p.box((sign * (wide - post), 0, high / 2 - lintel), (post, deep, high / 2 - lintel))
-        if p.chance(0.4):  # a plinth and a moulding
-            p.box((sign * (wide - post), -deep * 0.2, 0.1), (post * 1.15, deep, 0.1))
-            p.box((sign * (wide - post), -deep, high * 0.4), (post * 0.6, 0.03, high * 0.25))
-    if p.chance(0.4):
-        p.box((0, -deep * 1.1, 0.04), (wide * 1.05, deep * p.u(1.2, 2.0), 0.05))
-    if p.chance(0.6):  # a firebox
-        inner, tall = wide - 2 * post, high / 2 - lintel
-        p.box((0, deep, tall), (inner, 0.02, tall))
+        x = sign * (wide - post)
+        p.box((x, 0, opening / 2), (post, deep, opening / 2))
+        if plinths:
+            p.box((x, -deep * 0.2, 0.1), (post * 1.15, deep, 0.1))
+            p.box((x, -deep, opening / 2), (post * 0.6, 0.03, opening * 0.35))
+    if p.chance(0.35):  # a hearth
+        p.box((0, -deep * 0.3, 0.04), (wide * 1.03, deep * p.u(1.2, 1.8), 0.05))
+    if p.chance(0.65):  # a firebox
+        inner, depth = wide - 2 * post, deep * p.u(0.5, 1)
+        p.box((0, deep, opening / 2), (inner, 0.02, opening / 2))
         for sign in (-1, 1):
-            p.box((sign * inner * 0.85, deep * 0.4, tall), (0.02, deep * 0.6, tall))
-    if p.chance(0.25):  # a panel above
-        p.box((0, deep * 0.7, high + 0.35), (wide * 0.9, deep * 0.3, 0.35))
-    p.turn = p.pick(0.9, 0.0, 0.0, 0.1)
+            p.box((sign * inner * 0.85, deep - depth, opening / 2), (0.02, depth, opening / 2))
+    if p.chance(0.55):  # the chimney, with a panel or a mirror
+        above, breast, thin = p.u(0.2, 0.6) * high, wide * p.u(0.75, 1.0), deep * p.u(0.2, 0.6)
+        p.box((0, deep - thin, high + above), (breast, thin, above))
+        if p.chance(0.5):
+            p.box((0, deep - 2 * thin, high + above), (breast * 0.7, 0.03, above * 0.7))
+        if p.chance(0.4):
+            p.box((0, deep - thin, high + 2 * above), (breast * 1.06, thin * 1.2, 0.04))
+    p.turn = p.pick(0.94, 0.03, 0.0, 0.03)
 
 
 def range_hood(p: Parts) -> None:
@@ -194,7 +202,7 @@ def bookshelf(p: Parts) -> None:
 def desk(p: Parts) -> None:
     wide, deep, high, thick = 1.0, p.u(0.42, 0.65), p.u(0.75, 1.05), p.u(0.02, 0.05)
     p.box((0, 0, high), (wide, deep, thick))
-    left, right = p.pick(0.35, 0.45, 0.2), p.pick(0.35, 0.45, 0.2)
+    left, right = p.pick(0.3, 0.55, 0.15), p.pick(0.3, 0.55, 0.15)
     for sign, kind in ((-1, left), (1, right)):
         if kind == 0:
             p.box((sign * wide * 0.95, 0, high / 2), (0.03, deep * 0.95, high / 2))
@@ -208,7 +216,7 @@ def desk(p: Parts) -> None:
         else:
             for sy in (-1, 1):
                 p.box((sign * wide * 0.93, sy * deep * 0.9, high / 2), (0.035, 0.035, high / 2))
-    if p.chance(0.6):
+    if p.chance(0.75):
         drop = p.u(0.2, 1.0)
         p.box((0, deep * 0.9, high * (1 - drop / 2)), (wide * 0.95, 0.02, high * drop / 2))
     if p.chance(0.3):

@@ -31,7 +31,7 @@ def bathtub(p: Parts) -> None:
             p.box((0, 0, tall), (wide + wall, deep + wall, tall))
     if p.chance(0.15):
         p.legs(wide * 0.7, deep * 0.7, 0.05, 0.05, 0.02, 1)
-    p.turn = p.pick(0.8, 0.2)
+    p.turn = p.pick(0.93, 0.07)
 
 
 def bed(p: Parts) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from serplib.data.cabinets import CABINETS
 from serplib.data.furniture import FURNITURE
-from serplib.data.surfaces import Parts
+from serplib.data.surfaces import Parts, Point
 from serplib.data.vessels import VESSELS
 
 
@@ -50,41 +50,46 @@ def airplane(p: Parts) -> None:
     p.turn = p.pick(0.86, 0.07, 0.0, 0.07)
 
 
+def _plate(p: Parts, start: Point, end: Point, half: float, taper: float = 1.0) -> None:
+    """A thin sheet between two points, ``half`` as wide to either side in x."""
+    p.beam(start, end, (half, 0, 0), (0, 0.004, 0.004), (taper, 1))
+
+
 def car(p: Parts) -> None:
-    length, wide, high = 1.0, p.u(0.38, 0.48), p.u(0.26, 0.39)
-    floor, waist = p.u(0.08, 0.13), p.u(0.5, 0.62)
-    belt = floor + (high * 2 - floor) * waist
-    p.box(
-        (0, 0, (floor + belt) / 2), (wide, length, (belt - floor) / 2), (p.u(0.92, 1), p.u(0.94, 1))
-    )
-    roof, kind = high * 2, p.pick(0.6, 0.25, 0.15)
-    if kind == 0:  # saloon
-        front, back = p.u(-0.5, -0.3), p.u(0.45, 0.8)
-    elif kind == 1:  # estate, van
-        front, back = p.u(-0.65, -0.4), p.u(0.85, 0.98)
-    else:  # pickup
-        front, back = p.u(-0.5, -0.3), p.u(0.1, 0.3)
-    top_front, top_back = front + p.u(0.15, 0.35), back - p.u(0.03, 0.3)
-    mid, half = (front + back) / 2, (back - front) / 2
-    top_mid, top_half = (top_front + top_back) / 2, (top_back - top_front) / 2
-    p.beam(
-        (0, mid, belt),
-        (0, top_mid, roof),
-        (wide * 0.95, 0, 0),
-        (0, half, 0),
-        (p.u(0.7, 0.9), max(top_half / half, 0.2)),
-    )
+    wide, tall, floor = p.u(0.38, 0.48), p.u(0.52, 0.78), p.u(0.08, 0.14)
+    belt = floor + (tall - floor) * p.u(0.48, 0.6)
+    kind = p.pick(0.6, 0.28, 0.12)
+    front = p.u(-0.6, -0.3)
+    back = (p.u(0.45, 0.8), p.u(0.85, 0.98), p.u(0.1, 0.3))[kind]  # saloon, estate, pickup
+    top_front, top_back, roof = front + p.u(0.15, 0.4), back - p.u(0.03, 0.3), p.u(0.7, 0.92)
+    nose, tail = belt - p.u(0.03, 0.15), belt - p.u(0.0, 0.06)
+    _plate(p, (0, -0.97, floor), (0, -1, nose), wide * 0.92)
+    _plate(p, (0, -1, nose), (0, front, belt), wide * 0.92)  # the bonnet
+    _plate(p, (0, front, belt), (0, top_front, tall), wide * 0.95, roof)
+    _plate(p, (0, top_front, tall), (0, top_back, tall), wide * 0.95 * roof)
+    _plate(p, (0, top_back, tall), (0, back, belt), wide * 0.95 * roof, 1 / roof)
+    _plate(p, (0, back, belt), (0, 1, tail), wide * 0.92)
+    _plate(p, (0, 1, tail), (0, 0.97, floor), wide * 0.92)
+    _plate(p, (0, -0.97, floor), (0, 0.97, floor), wide * 0.95)
+    low, high = (nose + tail) / 2, (back - front) / 2
+    short = max((top_back - top_front) / (2 * high), 0.2)
     size, axle = p.u(0.13, 0.18), p.u(0.55, 0.68)
-    for sx in (-1, 1):
+    for sign in (-1, 1):
+        x = sign * wide
+        p.beam((x * 0.97, 0, floor), (x * 0.97, 0, low), (0, 0.97, 0), (0.004, 0, 0))
+        start, end = (
+            (x * 0.95, (front + back) / 2, belt),
+            (x * 0.95 * roof, (top_front + top_back) / 2, tall),
+        )
+        p.beam(start, end, (0, high, 0), (0.004, 0, 0), (short, 1))
         for y in (-axle, axle):
-            x = sx * wide * 0.88
-            p.tube((x - 0.07, y, size), (x + 0.07, y, size), size)
-            p.tube((x + sx * 0.07, y, size), (x + sx * 0.0701, y, size), size, 0.0)
-    if p.chance(0.4):  # seats inside
-        for sx in (-1, 1):
-            p.box((sx * wide * 0.45, 0.1, belt * 0.8), (wide * 0.3, 0.15, 0.12))
-    if p.chance(0.2):
-        p.box((0, 0.93, belt + 0.08), (wide * 0.9, 0.06, 0.01))
+            p.tube((x * 0.75, y, size), (x, y, size), size)
+            p.tube((x, y, size), (x * 1.001, y, size), size, 0.0)
+    if p.chance(0.5):  # seats inside
+        for x in (-0.45, 0.45):
+            p.box((x * wide, 0.1, belt * 0.8), (wide * 0.3, 0.15, 0.12))
+    if p.chance(0.25):
+        p.box((0, 0.93, tail + 0.08), (wide * 0.9, 0.06, 0.01))
     p.turn = p.pick(0.6, 0.2, 0.0, 0.2)
 
 
@@ -108,18 +113,18 @@ def guitar(p: Parts) -> None:
                 (0, 0, thick),
                 (0.4, 1),
             )
-    neck, tip = p.u(0.03, 0.055), p.u(0.75, 0.85)
-    start = -1 + body * 1.5
+    neck, tip, start = p.u(0.03, 0.055), p.u(0.7, 0.85), -1 + body * 1.5
     p.beam((0, start, thick), (0, tip, thick), (neck, 0, 0), (0, 0, 0.02))
-    p.beam(
-        (0, tip, thick),
-        (0, 1.0, thick - p.u(0, 0.06)),
-        (neck * 1.7, 0, 0),
-        (0, 0, 0.015),
-        (p.u(0.6, 1.2), 1),
-    )
+    p.beam((0, start - 0.1, thick + 0.02), (0, tip, thick + 0.02), (neck, 0, 0), (0, 0, 0.01))
+    drop, flare = p.u(0, 0.06), p.u(0.6, 1.2)
+    p.beam((0, tip, thick), (0, 1, thick - drop), (neck * 1.7, 0, 0), (0, 0, 0.015), (flare, 1))
+    if p.chance(0.7):  # strings and pegs
+        for k in range(-2, 3):
+            x = k * neck * 0.4
+            p.tube((x, -1 + body * 0.5, thick + 0.04), (x, tip, thick + 0.04), 0.006)
+            p.box((0, tip + 0.04 * (k + 3), thick - 0.02), (neck * 2.3, 0.012, 0.012))
     p.box((0, -1 + body * 0.5, thick), (0.12, 0.03, 0.02))
-    p.turn = p.pick(0.7, 0.15, 0.0, 0.15)
+    p.turn = p.pick(0.55, 0.17, 0.11, 0.17)
 
 
 def keyboard(p: Parts) -> None:

@@ -89,7 +89,7 @@ def cup(p: Parts) -> None:
 
 def vase(p: Parts) -> None:
     kind = p.pick(0.36, 0.24, 0.18, 0.1, 0.12)
-    height, wide = 1.0, p.u(0.16, 0.55)
+    height, wide = 1.0, p.u(0.14, 0.5) if p.chance(0.7) else p.u(0.5, 0.8)
     if kind == 0:  # a belly below a neck
         at, neck = p.u(0.2, 0.6), wide * p.u(0.15, 0.65)
         foot, lip = wide * p.u(0.35, 0.8), neck * p.u(1.0, 1.8)

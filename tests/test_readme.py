@@ -1,0 +1,46 @@
+"""What the README says is so: parameters, links, results read from records."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from serplib import records, report
+from serplib.classify import autoencoder
+from serplib.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_parameter_counts(preset):
+    def count(module) -> str:
+        return f"{sum(p.numel() for p in module.parameters()):,}"
+
+    models = [autoencoder(PRESETS[preset], m) for m in ("pointnet", "transformer")]
+    cells = [f"{count(model)} ({count(model.encoder)})" for model in models]
+    assert f"| `{preset}` | {cells[0]} | {cells[1]} |" in README
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert len(links) > 5
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_result_tables_are_those_of_the_records():
+    names = re.findall(r"<!-- results (\S+) -->", README)
+    assert "quick-quick" in names and "modelnet40-smoke-quick" in names
+    for name in names:
+        found = records.read_suite(name)["records"]
+        assert report.fill(README, name, found) == README, f"serp report --keep renews {name}"
+        shown = README.split(f"<!-- results {name} -->")[1].split(f"<!-- end of {name}")[0]
+        assert "±" in shown and "corrected" in shown
