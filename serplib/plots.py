@@ -56,6 +56,10 @@ class Picture(Figure):
         image.save(small, format="png", optimize=True)
         return small.getvalue()
 
+    def show(self) -> None:
+        """Show the picture in a notebook now, from the middle of a cell."""
+        self._ipython_display_()
+
     def _ipython_display_(self) -> None:
         from IPython.display import display
 

@@ -144,7 +144,7 @@ QUICK = Preset(
         feature_transform=False,
     ),
     transformer=TransformerConfig(
-        num_centers=32,
+        num_centers=24,
         patch_size=16,
         dim=48,
         latent_dim=96,
@@ -152,11 +152,11 @@ QUICK = Preset(
         decoder_depth=1,
         encoder_heads=4,
         decoder_heads=4,
-        token_widths=(32, 64, 128),
+        token_widths=(32, 32, 64),
         pooling="cls_max",
     ),
     pretrain_pointnet=Optim(epochs=6, batch_size=32, warmup_epochs=0.5),
-    pretrain_transformer=Optim(epochs=6, batch_size=32, warmup_epochs=0.5),
+    pretrain_transformer=Optim(epochs=12, batch_size=32, warmup_epochs=0.5),
     finetune=Finetune(Optim(epochs=10, batch_size=32, lr=1e-3, weight_decay=1e-2), (64,), 0.3),
 )
 

@@ -13,7 +13,7 @@ A suite is a YAML file beside the experiment notebooks::
 `plan` turns it into `Run`s, one for each name and seed, `execute` has papermill run them: parents
 before children, finished ones skipped, on as many Dask workers as the machine carries. A run is
 finished when its folder holds a record with the run's own hash: that of its notebook's name, its
-parameters and its parent's hash.
+parameters, all settings of its preset, and its parent's hash.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
-from serplib import records
+from serplib import presets, records
 
 
 class SuiteError(Exception):
@@ -49,7 +49,7 @@ class Run:
         parameters: what papermill injects, but for ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
         about: label, scratch, published and group, for the report.
-        hash: identifies what is computed. folder: where its outputs go.
+        hash: of notebook, parameters, the preset's settings and the parent's hash. folder: where its outputs go.
     """
 
     suite: str
@@ -156,7 +156,12 @@ def _run(suite, profile, name, entry, seed, content, by_name) -> Run:
         )
     about = {key: entry[key] for key in ("label", "scratch", "published", "group") if key in entry}
     up = by_name.get(parent)
-    identity = json.dumps([notebook, parameters, up.hash if up else None], sort_keys=True)
+    try:  # what the preset says today is part of what is computed, not its name alone
+        settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
+    except (KeyError, ValueError) as error:
+        raise SuiteError(f"{where}: {error}") from None
+    identity = [notebook, parameters, settings, up.hash if up else None]
+    identity = json.dumps(identity, sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = records.project_root() / "runs" / f"{suite}-{profile}" / f"{name}-seed{seed}-{digest[:8]}"
     return Run(suite, profile, name, seed, notebook, parameters, up, about, digest, folder)

@@ -25,7 +25,7 @@ from serplib.geometry import (
     squared_distances,
 )
 
-EXACT = settings(deadline=None, max_examples=80, derandomize=True)
+EXACT = settings(deadline=None, max_examples=50, derandomize=True)
 PATHS = ["plain", pytest.param("fast", marks=pytest.mark.skipif(fast.njit is None, reason="numba"))]
 needs_numba = pytest.mark.skipif(fast.njit is None, reason="needs numba")
 
@@ -347,7 +347,7 @@ def test_fast_equals_plain_bit_for_bit(threads, batch):
 
 
 @needs_numba
-@settings(deadline=None, max_examples=60, derandomize=True)
+@settings(deadline=None, max_examples=40, derandomize=True)
 @given(seed=st.integers(0, 10**6), exponent=st.integers(-25, 19), n=st.integers(1, 40))
 def test_fast_equals_plain_at_any_magnitude(seed, exponent, n):
     """From squares that underflow to squares that are infinite."""

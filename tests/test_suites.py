@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serplib import records, report, suites
+from serplib import presets, records, report, suites
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,6 +82,14 @@ def test_hash_follows_parameters_and_parents_but_not_labels(project):
     assert after["pre"] != before["pre"] and after["tuned"] != before["tuned"]
 
 
+def test_hash_follows_what_the_preset_says(project, monkeypatch):
+    before = {r.name: r.hash for r in suites.plan("tiny", seeds=1)}
+    sharper = presets.build("quick", {"pointnet.alpha_cls": 0.5})
+    monkeypatch.setitem(presets.PRESETS, "quick", sharper)
+    after = {r.name: r.hash for r in suites.plan("tiny", seeds=1)}
+    assert all(after[name] != before[name] for name in before)
+
+
 def test_changes_of_a_run_join_those_of_the_profile(project):
     write_suite(project, changed(pre={"changes": {"corruption.perturbation.sigma": 0.1}}))
     assert suites.plan("tiny")[0].parameters["changes"] == {
@@ -100,6 +108,8 @@ def test_seeds_may_be_fewer_or_more(project):
     ("content", "words"),
     [
         (changed(scratch={"learning_rat": 1}), ["unknown parameters", "learning_rat", "labels_per"]),
+        (changed(pre={"changes": {"finetune.optim.epoch": 1}}), ["'pre'", "finetune.optim.epoch"]),
+        (changed(pre={"preset": "large"}), ["'pre'", "large", "authors_code"]),
         (changed(scratch={"notebook": "nothing"}), ["no notebook", "nothing"]),
         (changed(scratch={"notebook": "../00_welcome"}), ["no notebook"]),
         (changed(scratch={"parent": "tuned"}), ["parent", "tuned", "above"]),
@@ -145,7 +155,7 @@ def serp(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
 
 def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     """The whole line: a suite with one run that fails, then mended, then run again."""
-    write_suite(project, changed(tuned={"changes": {"finetune.optim.epoch": 1}}))
+    write_suite(project, changed(tuned={"labels_per_class": 1000}))
     first = serp(project, "run", "tiny", "--seeds", "1")
     assert first.returncode == 1, first.stdout + first.stderr
     runs = {r.name: r for r in suites.plan("tiny", seeds=1)}
@@ -154,7 +164,7 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     assert "failed" in first.stdout + first.stderr
     executed = json.loads((runs["tuned"].folder / "notebook.ipynb").read_text())
     errors = [o for c in executed["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
-    assert errors and "finetune.optim.epoch" in errors[0]["evalue"]
+    assert errors and errors[0]["ename"] == "DataError" and "1000 wanted" in errors[0]["evalue"]
 
     kept = (runs["pre"].folder / "record.json").stat().st_mtime_ns
     write_suite(project, TINY)

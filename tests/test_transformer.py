@@ -63,15 +63,15 @@ def paper():
 
 @torch.no_grad()
 def test_shapes_of_the_paper(paper):
-    clouds = torch.randn(2, 1024, 3, generator=named_generator("paper"))
+    clouds = torch.randn(1, 1024, 3, generator=named_generator("paper"))
     patches = paper.encoder.patches(clouds)
     tokens, positions = paper.encoder.embedding(patches.inputs, patches.centers)
-    assert tokens.shape == (2, 65, 768) and positions.shape == (2, 65, 384)  # Eq. 5 to 7
+    assert tokens.shape == (1, 65, 768) and positions.shape == (1, 65, 384)  # Eq. 5 to 7
     latent, _ = paper.encoder.encode(patches)
-    assert latent.shape == (2, 65, 384)  # Eq. 8
-    assert paper.decoder(latent, positions).shape == (2, 64, 32, 3)  # Eq. 10
-    assert paper.encoder(clouds).shape == (2, 384)
-    assert paper.restore(clouds).shape == (2, 2048, 3)
+    assert latent.shape == (1, 65, 384)  # Eq. 8
+    assert paper.decoder(latent, positions).shape == (1, 64, 32, 3)  # Eq. 10
+    assert paper.encoder(clouds).shape == (1, 384)
+    assert paper.restore(clouds).shape == (1, 2048, 3)
 
 
 def test_layers_of_the_paper(paper):

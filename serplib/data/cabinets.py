@@ -47,7 +47,7 @@ def dresser(p: Parts) -> None:
 
 
 def night_stand(p: Parts) -> None:
-    wide, deep, high = p.u(0.45, 0.65), p.u(0.36, 0.55), p.u(0.9, 1.3)
+    wide, deep, high = p.u(0.42, 0.63), p.u(0.32, 0.52), p.u(1.0, 1.5)
     kind = p.pick(0.5, 0.35, 0.15)
     lift = p.u(0.0, 0.2) if kind == 0 else high * p.u(0.4, 0.75)
     if kind < 2:
@@ -84,7 +84,8 @@ def tv_stand(p: Parts) -> None:
 
 
 def mantel(p: Parts) -> None:
-    wide, deep, high = 1.0, p.u(0.15, 0.5), p.u(0.8, 1.8)
+    wide, deep, above = 1.0, p.u(0.1, 0.5), p.chance(0.65)
+    high = p.u(0.45, 0.95) if above else p.u(1.0, 1.8)
     post, lintel, shelf = p.u(0.1, 0.3), p.u(0.06, 0.2), p.u(0.02, 0.08)
     p.box((0, 0, high), (wide * p.u(1.0, 1.15), deep * p.u(1.0, 1.25), shelf))
     opening = high - 2 * lintel
@@ -96,20 +97,27 @@ def mantel(p: Parts) -> None:
         if plinths:
             p.box((x, -deep * 0.2, 0.1), (post * 1.15, deep, 0.1))
             p.box((x, -deep, opening / 2), (post * 0.6, 0.03, opening * 0.35))
-    if p.chance(0.35):  # a hearth
-        p.box((0, -deep * 0.3, 0.04), (wide * 1.03, deep * p.u(1.2, 1.8), 0.05))
-    if p.chance(0.65):  # a firebox
-        inner, depth = wide - 2 * post, deep * p.u(0.5, 1)
-        p.box((0, deep, opening / 2), (inner, 0.02, opening / 2))
+    if p.chance(0.45):  # a hearth
+        p.box((0, -deep * 0.3, 0.04), (wide * 1.03, deep + p.u(0.05, 0.3), 0.05))
+    if p.chance(0.65):  # a firebox, which reaches into the wall
+        inner, depth = wide - 2 * post, p.u(0.05, 0.25)
+        y, narrow = deep + depth - 0.05, inner * p.u(0.6, 0.95)
+        p.box((0, y + depth, opening / 2), (narrow, 0.01, opening / 2))
+        p.box((0, y, 0.02), (inner, depth, 0.01))
+        p.box((0, y, opening * 0.98), (inner, depth, 0.01))
         for sign in (-1, 1):
-            p.box((sign * inner * 0.85, deep - depth, opening / 2), (0.02, depth, opening / 2))
-    if p.chance(0.55):  # the chimney, with a panel or a mirror
-        above, breast, thin = p.u(0.2, 0.6) * high, wide * p.u(0.75, 1.0), deep * p.u(0.2, 0.6)
-        p.box((0, deep - thin, high + above), (breast, thin, above))
+            start, end = (
+                (sign * inner, y - depth, opening / 2),
+                (sign * narrow, y + depth, opening / 2),
+            )
+            p.beam(start, end, (0.01, 0, 0), (0, 0, opening / 2))
+    if above:  # the chimney, with a panel or a mirror
+        rise, breast, thin = p.u(0.25, 0.6), wide * p.u(0.75, 1.0), deep * p.u(0.15, 0.6)
+        p.box((0, deep - thin, high + rise), (breast, thin, rise))
         if p.chance(0.5):
-            p.box((0, deep - 2 * thin, high + above), (breast * 0.7, 0.03, above * 0.7))
+            p.box((0, deep - 2 * thin, high + rise), (breast * 0.7, 0.03, rise * 0.7))
         if p.chance(0.4):
-            p.box((0, deep - thin, high + 2 * above), (breast * 1.06, thin * 1.2, 0.04))
+            p.box((0, deep - thin, high + 2 * rise), (breast * 1.06, thin * 1.2, 0.04))
     p.turn = p.pick(0.94, 0.03, 0.0, 0.03)
 
 

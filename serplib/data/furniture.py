@@ -230,7 +230,8 @@ def stool(p: Parts) -> None:
 
 
 def table(p: Parts) -> None:
-    wide, deep, thick = 1.0, p.u(0.4, 1.0), p.u(0.015, 0.06)
+    wide, deep, thick = 1.0, p.u(0.35, 0.75), p.u(0.015, 0.06)
+    deep = deep if p.chance(0.75) else p.u(0.8, 1.0)
     high = p.u(0.35, 0.95) if p.chance(0.8) else p.u(0.9, 1.4)
     base = p.pick(0.72, 0.14, 0.14)
     if p.chance(0.22):

@@ -177,7 +177,7 @@ def monitor(p: Parts) -> None:
 
 
 def tent(p: Parts) -> None:
-    wide, deep, tall = p.u(0.5, 1.1), p.u(0.7, 1.2), p.u(0.4, 1.1)
+    wide, deep, tall = p.u(0.45, 1.0), p.u(0.7, 1.2), p.u(0.45, 1.2)
     kind = p.pick(0.35, 0.2, 0.25, 0.2)
     if kind == 0:  # a ridge
         ridge = p.u(0.5, 1.0)

@@ -7,8 +7,8 @@ for more shapes keeps the first ones.
 
 Every cloud is centred, scaled and then rounded to the grid of step 2^-11 (see ``to_grid``). On that
 grid the squared distance of two points is exact in float32, in whatever order it is summed, and
-the last bits in which two processors' sines differ are rounded away: neighbours, farthest points
-and all that follows from them are the same on every machine.
+the last bits in which two processors' sines differ are rounded away (all but one coordinate in some
+10^12): neighbours, farthest points and all that follows are the same on every machine.
 """
 
 from __future__ import annotations

@@ -52,16 +52,10 @@ class Parts:
     ) -> None:
         self.rows.append((self.shape, kind, *a, *b, *c, *at, p, q))
 
-    def box(
-        self, at: Point, half: Point, taper: Point = (1, 1), yaw: float = 0.0, tilt: float = 0.0
-    ) -> None:
-        """A box, its top ``taper`` times its bottom; tilted about x, then turned about z."""
+    def box(self, at: Point, half: Point, taper: Point = (1, 1), tilt: float = 0.0) -> None:
+        """A box, its top ``taper`` times its bottom, turned by ``tilt`` about x."""
         (x, y, z), c, s = half, math.cos(tilt), math.sin(tilt)
-        axes = (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c)
-        if yaw:
-            c, s = math.cos(yaw), math.sin(yaw)
-            axes = tuple((c * v[0] - s * v[1], s * v[0] + c * v[1], v[2]) for v in axes)
-        self._add(BOX, *axes, at, *taper)
+        self._add(BOX, (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c), at, *taper)
 
     def beam(self, start: Point, end: Point, a: Point, b: Point, taper: Point = (1, 1)) -> None:
         """A beam between two points with the half-widths ``a`` and ``b`` (vectors) at the start."""

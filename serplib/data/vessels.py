@@ -9,7 +9,7 @@ from serplib.data.surfaces import Parts, Point
 
 
 def bottle(p: Parts) -> None:
-    body, height = p.u(0.12, 0.24), p.u(0.35, 0.75)
+    body, height = p.u(0.11, 0.22), p.u(0.35, 0.75)
     neck = body * p.u(0.25, 0.55) if p.chance(0.8) else body * p.u(0.6, 0.95)
     shoulder = height + (1 - height) * p.u(0.15, 0.6)
     belly = body * (p.u(0.75, 1.0) if p.chance(0.4) else 1.0)
@@ -89,7 +89,7 @@ def cup(p: Parts) -> None:
 
 def vase(p: Parts) -> None:
     kind = p.pick(0.36, 0.24, 0.18, 0.1, 0.12)
-    height, wide = 1.0, p.u(0.14, 0.5) if p.chance(0.7) else p.u(0.5, 0.8)
+    height, wide = 1.0, p.u(0.13, 0.42) if p.chance(0.8) else p.u(0.42, 0.75)
     if kind == 0:  # a belly below a neck
         at, neck = p.u(0.2, 0.6), wide * p.u(0.15, 0.65)
         foot, lip = wide * p.u(0.35, 0.8), neck * p.u(1.0, 1.8)
@@ -143,7 +143,7 @@ def lamp(p: Parts) -> None:
     if kind == 2:
         _desk_lamp(p)
         return
-    big = 1.0 if kind == 0 else 1.7
+    big = 1.0 if kind == 0 else 1.5
     height, foot, base = 1.0, p.u(0.08, 0.2) * (1.0 if kind == 0 else 1.3), p.u(0.01, 0.05)
     pole = p.u(0.008, 0.025) * big
     shade, deep = p.u(0.12, 0.26) * big, p.u(0.15, 0.32) * big
@@ -167,7 +167,7 @@ def lamp(p: Parts) -> None:
         p.lathe([(shade, height - deep), (upper, height)])
         if p.chance(0.3):
             p.lathe([(upper, height), (0, height)])
-        if p.chance(0.3):
+        if p.chance(0.6):
             p.lathe([(shade * 0.96, height - deep), (upper * 0.96, height)])
     elif style == 1:
         p.ball((0, 0, height - deep), (shade, shade, deep), 0.0, 1.0)
