@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from serplib.presets import Preset
 from serplib.pointnet import SerpPointNet
+from serplib.presets import Preset
 from serplib.transformer import SerpTransformer
 
 AUTOENCODERS = ("pointnet", "transformer")

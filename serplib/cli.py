@@ -12,7 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 app = typer.Typer(
-    help="Build, run and report SeRP and VASP.", no_args_is_help=True, pretty_exceptions_enable=False
+    help="Build, run and report SeRP and VASP.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="The data sets: which there are, are they whole, make one.",
                        no_args_is_help=True)  # fmt: skip
@@ -115,7 +117,9 @@ def run(
         for item in runs:
             shutil.rmtree(item.folder, ignore_errors=True)
     todo = sum(not item.finished() for item in runs)
-    console.print(f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before")
+    console.print(
+        f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before"
+    )
     bar = tqdm(total=len(runs), unit="run", mininterval=0)
 
     def tell(outcome: dict) -> None:

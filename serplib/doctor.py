@@ -24,7 +24,15 @@ class Finding:
     fix: str = ""
 
 
-_COURSE = ("jupyterlab", "ipykernel", "ipywidgets", "plotly", "anywidget", "papermill", "distributed")
+_COURSE = (
+    "jupyterlab",
+    "ipykernel",
+    "ipywidgets",
+    "plotly",
+    "anywidget",
+    "papermill",
+    "distributed",
+)
 
 
 def examine() -> list[Finding]:
@@ -45,7 +53,9 @@ def examine() -> list[Finding]:
 def _python() -> Finding:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     if sys.version_info < (3, 11):
-        return Finding("Python", "problem", version, "install Python 3.11 or later, then 'make setup'")
+        return Finding(
+            "Python", "problem", version, "install Python 3.11 or later, then 'make setup'"
+        )
     return Finding("Python", "ok", version)
 
 
@@ -85,8 +95,12 @@ def _course_packages() -> list[Finding]:
         except metadata.PackageNotFoundError:
             missing.append(name)
     if missing:
-        return [Finding("course packages", "problem", f"missing: {', '.join(missing)}", "make setup")]
-    return [Finding("course packages", "ok", ", ".join(f"{n} {metadata.version(n)}" for n in _COURSE))]
+        return [
+            Finding("course packages", "problem", f"missing: {', '.join(missing)}", "make setup")
+        ]
+    return [
+        Finding("course packages", "ok", ", ".join(f"{n} {metadata.version(n)}" for n in _COURSE))
+    ]
 
 
 def _kernel() -> Finding:
@@ -97,8 +111,10 @@ def _kernel() -> Finding:
     try:
         python = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        return Finding("kernel", "problem", "no kernel 'python3'", "python -m ipykernel install --sys-prefix")
-    if python in ("python", "python3", "python3.{}".format(sys.version_info[1])):
+        return Finding(
+            "kernel", "problem", "no kernel 'python3'", "python -m ipykernel install --sys-prefix"
+        )
+    if python in ("python", "python3", f"python3.{sys.version_info[1]}"):
         python = sys.executable  # a bare name means the Python that starts the kernel
     found = shutil.which(python)
     if found is None or os.path.realpath(found) != os.path.realpath(sys.executable):
@@ -108,16 +124,22 @@ def _kernel() -> Finding:
 
 
 def _shells() -> Finding:
-    clean = {name: os.environ[name] for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)}
+    clean = {
+        name: os.environ[name] for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)
+    }
     if clean:
-        return Finding("environment", "note", f"{', '.join(clean)} is set", "unset it if imports go astray")
+        return Finding(
+            "environment", "note", f"{', '.join(clean)} is set", "unset it if imports go astray"
+        )
     return Finding("environment", "ok", "no PYTHONPATH, no PYTHONHOME")
 
 
 def _data() -> Finding:
     root = os.environ.get("SERP_DATA")
     if root and not os.path.isdir(root):
-        return Finding("data", "problem", f"SERP_DATA={root} is no folder", "correct it, or unset it")
+        return Finding(
+            "data", "problem", f"SERP_DATA={root} is no folder", "correct it, or unset it"
+        )
     from serplib.data.check import describe
 
     found = [row["name"] for row in describe() if row["found"]]
@@ -128,7 +150,9 @@ def _disk() -> Finding:
     root = project_root()
     free = shutil.disk_usage(root).free / 2**30
     if not os.access(root, os.W_OK):
-        return Finding("disk", "problem", f"{root} is read-only", "clone the project where you may write")
+        return Finding(
+            "disk", "problem", f"{root} is read-only", "clone the project where you may write"
+        )
     if free < 1:
         return Finding("disk", "problem", f"{free:.1f} GiB free", "free some: runs/ may be deleted")
     return Finding("disk", "ok", "writable, room enough")

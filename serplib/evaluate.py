@@ -18,9 +18,7 @@ from serplib.transformer import patch_chamfer
 
 
 @torch.no_grad()
-def restoration(
-    task: Pretext, points: Tensor, seed: int, batch_size: int = 32
-) -> dict[str, float]:
+def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) -> dict[str, float]:
     """Restore perturbed clouds and measure how far they are from the clean ones.
 
     Args:

@@ -141,12 +141,25 @@ def tables(found: list[dict]) -> list[tuple[str, list[str], list[list[str]]]]:
         chosen = [row for row in rows if row["group"] == group]
         made.append(
             (
-                f"Accuracy on {_data_name(found, chosen[0]['name'])}, %" + (f": {group}" if group else ""),
-                ["arm", "ours (mean ± sd)", "seeds", "gain over scratch [95 %]",
-                 "paper, ModelNet40", "corrected"],  # fmt: skip
+                f"Accuracy on {_data_name(found, chosen[0]['name'])}, %"
+                + (f": {group}" if group else ""),
                 [
-                    [row["label"], _mean_sd_text(row), str(row["n"]), _gain_text(row["gain"]),
-                     _number(row["published"]), _number(row["corrected"])]  # fmt: skip
+                    "arm",
+                    "ours (mean ± sd)",
+                    "seeds",
+                    "gain over scratch [95 %]",
+                    "paper, ModelNet40",
+                    "corrected",
+                ],  # fmt: skip
+                [
+                    [
+                        row["label"],
+                        _mean_sd_text(row),
+                        str(row["n"]),
+                        _gain_text(row["gain"]),
+                        _number(row["published"]),
+                        _number(row["corrected"]),
+                    ]  # fmt: skip
                     for row in chosen
                 ],
             )
@@ -158,10 +171,14 @@ def tables(found: list[dict]) -> list[tuple[str, list[str], list[list[str]]]]:
                 "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000",
                 ["arm", "seeds", "restored", "copy input", "resample", "detection AUC"],
                 [
-                    [row["label"], str(row["n"]), _number(1e4 * row["restored"], 1),
-                     _number(1e4 * row["copy_input"], 1),
-                     f"{1e4 * row['resample']:.1f} ({row['resample_points']:.0f} points)",
-                     _number(row.get("detection_auc"))]  # fmt: skip
+                    [
+                        row["label"],
+                        str(row["n"]),
+                        _number(1e4 * row["restored"], 1),
+                        _number(1e4 * row["copy_input"], 1),
+                        f"{1e4 * row['resample']:.1f} ({row['resample_points']:.0f} points)",
+                        _number(row.get("detection_auc")),
+                    ]  # fmt: skip
                     for row in rows
                 ],
             )
@@ -207,6 +224,7 @@ def caveats(found: list[dict]) -> list[str]:
 
 def environment_line(found: list[dict]) -> str:
     """Devices, versions and revisions that the records name."""
+
     def all_of(pick) -> str:
         return ", ".join(sorted({str(pick(r["environment"])) for r in found}))
 
@@ -222,7 +240,9 @@ def markdown(found: list[dict]) -> str:
     lines = []
     for title, heads, rows in tables(found):
         lines += [f"**{title}**", "", "| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
-        lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+        lines += [
+            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
+        ]
         lines.append("")
     lines += [*caveats(found), "", environment_line(found) + "."]
     return "\n".join(lines) + "\n"

@@ -163,7 +163,9 @@ def _run(suite, profile, name, entry, seed, content, by_name) -> Run:
     identity = [notebook, parameters, settings, up.hash if up else None]
     identity = json.dumps(identity, sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = records.project_root() / "runs" / f"{suite}-{profile}" / f"{name}-seed{seed}-{digest[:8]}"
+    folder = (
+        records.project_root() / "runs" / f"{suite}-{profile}" / f"{name}-seed{seed}-{digest[:8]}"
+    )
     return Run(suite, profile, name, seed, notebook, parameters, up, about, digest, folder)
 
 

@@ -300,7 +300,9 @@ def finetune(
             entry["valid_accuracy"] = score(classifier, valid, optim.batch_size)["accuracy"]
             if entry["valid_accuracy"] > best:
                 best = entry["valid_accuracy"]
-                loop.best = {k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()}
+                loop.best = {
+                    k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()
+                }
             loop.bar.set_postfix_str(f"valid {best:.3f}")
         loop.history.append(entry)
     if loop.best is not None:

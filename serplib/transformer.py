@@ -135,9 +135,7 @@ class Block(nn.Module):
 
 def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn.ModuleList:
     drop = torch.linspace(0, config.drop_path, depth).tolist()
-    return nn.ModuleList(
-        Block(width, heads, config.mlp_ratio, config.qkv_bias, p) for p in drop
-    )
+    return nn.ModuleList(Block(width, heads, config.mlp_ratio, config.qkv_bias, p) for p in drop)
 
 
 class TransformerEncoder(nn.Module):
@@ -159,9 +157,7 @@ class TransformerEncoder(nn.Module):
     def patches(self, points: Tensor, clean: Tensor | None = None) -> Patches:
         """Cut ``(B, N, 3)`` clouds into patches as the configuration says."""
         c = self.config
-        return make_patches(
-            points, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame
-        )
+        return make_patches(points, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame)
 
     def encode(self, patches: Patches) -> tuple[Tensor, Tensor]:
         """Latent tokens ``(B, c+1, l)``, [CLS] first, and positions ``(B, c+1, d)``."""

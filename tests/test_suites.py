@@ -107,7 +107,10 @@ def test_seeds_may_be_fewer_or_more(project):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (changed(scratch={"learning_rat": 1}), ["unknown parameters", "learning_rat", "labels_per"]),
+        (
+            changed(scratch={"learning_rat": 1}),
+            ["unknown parameters", "learning_rat", "labels_per"],
+        ),
         (changed(pre={"changes": {"finetune.optim.epoch": 1}}), ["'pre'", "finetune.optim.epoch"]),
         (changed(pre={"preset": "large"}), ["'pre'", "large", "authors_code"]),
         (changed(scratch={"notebook": "nothing"}), ["no notebook", "nothing"]),
@@ -163,7 +166,9 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     assert not runs["tuned"].finished()
     assert "failed" in first.stdout + first.stderr
     executed = json.loads((runs["tuned"].folder / "notebook.ipynb").read_text())
-    errors = [o for c in executed["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"]
+    errors = [
+        o for c in executed["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"
+    ]
     assert errors and errors[0]["ename"] == "DataError" and "1000 wanted" in errors[0]["evalue"]
 
     kept = (runs["pre"].folder / "record.json").stat().st_mtime_ns

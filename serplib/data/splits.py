@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,17 @@ def few_labels(clouds: Clouds, per_class: int, seed: int) -> Clouds:
             )
         kept.append(index[:per_class])
     return clouds.subset(torch.cat(kept).sort()[0])
+
+
+def same_classes(clouds: Clouds, classes: tuple[str, ...]) -> Clouds:
+    """The shapes of ``clouds`` whose category is one of ``classes``, labelled in that order.
+
+    So a classifier trained on one data set is tested on another that names categories alike.
+    """
+    shared = [name for name in clouds.classes if name in classes]
+    if not shared:
+        raise DataError(f"{clouds.name} has none of the {len(classes)} categories trained on")
+    new = torch.tensor([classes.index(n) if n in classes else -1 for n in clouds.classes])
+    labels = new[clouds.labels]  # (S,)
+    kept = replace(clouds, labels=labels, classes=classes)
+    return kept.subset(labels >= 0)
