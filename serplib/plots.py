@@ -112,6 +112,7 @@ def show_clouds(
     columns: int | None = None,
     size: float = 2.8,
     point_size: float = 6.0,
+    emphasis: float = 1.0,
     camera: tuple[float, float] = CAMERA,
     legend: bool = False,
 ) -> Picture:
@@ -124,6 +125,7 @@ def show_clouds(
         values: title to ``(N,)`` numbers that colour the first layer of that panel, dark is low.
         columns: panels in a row, 4 unless told.
         size: width of a panel in inches. point_size: area of a point, in square points.
+        emphasis: how many times that area a point of the later layers of a panel has.
         camera: elevation and azimuth in degrees.
         legend: name the roles below the picture.
 
@@ -163,7 +165,8 @@ def show_clouds(
             order = points[:, 2].argsort(kind="stable")  # far points first
             depth = (points[:, 2:] - low[2]) / (high[2] - low[2])  # (N, 1), 1 is near
             paint = 1 - (1 - paint) * (0.5 + 0.5 * depth)  # far points fade to white
-            axes.scatter(*points[order, :2].T, s=point_size, c=paint[order], linewidths=0)
+            area = point_size * (emphasis if layer else 1)
+            axes.scatter(*points[order, :2].T, s=area, c=paint[order], linewidths=0)
     if legend:
         _legend(figure, dict.fromkeys(role for layers in drawn.values() for role in layers))
     return figure
@@ -275,6 +278,8 @@ def show_lines(
         axes.plot(_numpy(x), _numpy(heights), label=label, color=color(role), **style)
     if "x" in log:
         axes.set_xscale("log")
+        axes.set_xticks(_numpy(x), [f"{value:g}" for value in _numpy(x)])
+        axes.minorticks_off()
     if "y" in log:
         axes.set_yscale("log")
     for text, point in (mark or {}).items():

@@ -164,7 +164,7 @@ class Embedding(nn.Module):
 
         Returns:
             The input I of the encoder, ``(B, c+1, 2d)`` for ``concat`` and ``(B, c+1, d)`` for
-            ``add`` (positions not yet in it), and the positions, ``(B, c+1, d)``. [CLS] comes first.
+            ``add`` (positions not yet in it), and the positions ``(B, c+1, d)``; [CLS] comes first.
         """
         batch = len(patches)
         tokens = torch.cat([self.cls.expand(batch, -1, -1), self.token(patches)], 1)  # (B, c+1, d)

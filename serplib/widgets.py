@@ -156,7 +156,7 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
             figure.add_trace(cloud, row=1, col=scene + 1)
     axis = {"visible": False, "range": [-1, 1]}
     look = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "manual"}
-    look["aspectratio"] = {"x": 2, "y": 2, "z": 2}
+    look["aspectratio"] = {"x": 2.6, "y": 2.6, "z": 2.6}
     figure.update_scenes(dragmode="orbit", camera=_camera(0), **look)
     notes = [
         {"text": title, "x": 0.22 + 0.56 * side, "y": 1.0, "showarrow": False}

@@ -1,4 +1,4 @@
-"""Bring notebooks into the form in which they are committed: ``python tests/clean_notebooks.py F...``
+"""Bring notebooks into the form in which they are committed: ``python tests/clean_notebooks.py``.
 
 Outputs, counts, tags and cell ids stay; widget state and what one run leaves behind go. Used by
 pre-commit, which fails where a file was changed, and by test_notebooks.py.
