@@ -41,8 +41,9 @@ class Optim:
     def __post_init__(self) -> None:
         if self.schedule not in ("cosine", "step"):
             raise ValueError(f"schedule is {self.schedule!r}, wanted 'cosine' or 'step'")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs {self.epochs}, batch_size {self.batch_size}: wanted >= 1")
+        for name in ("epochs", "batch_size", "step_epochs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, wanted >= 1")
 
 
 @dataclass(frozen=True)

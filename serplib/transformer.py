@@ -63,6 +63,8 @@ class TransformerConfig:
         for name, accepted in _CHOICES.items():
             if getattr(self, name) not in accepted:
                 raise ValueError(f"{name} is {getattr(self, name)!r}, wanted one of {accepted}")
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path is {self.drop_path}, wanted at least 0 and below 1")
         if self.fusion == "concat" and self.positions_every_block:
             raise ValueError("positions_every_block adds d-wide positions: it needs fusion='add'")
         if self.fusion == "add" and not self.positions_every_block:

@@ -11,8 +11,11 @@ from serplib.data.common import Clouds, DataError
 from serplib.perturb import named_generator
 
 
-def _shuffled_classes(labels: Tensor, seed: int, purpose: str) -> list[Tensor]:
+def _shuffled_classes(clouds: Clouds, seed: int, purpose: str) -> list[Tensor]:
     """The shapes of each class, shuffled: one ``(n,)`` int64 tensor of indices a class."""
+    labels = clouds.labels
+    if labels is None:
+        raise DataError(f"{clouds.name}/{clouds.split} has no labels: choose a labelled set")
     generator = named_generator(seed, purpose)
     shapes = [(labels == c).nonzero()[:, 0] for c in labels.unique()]
     return [index[torch.randperm(len(index), generator=generator)] for index in shapes]
@@ -27,7 +30,7 @@ def hold_out(clouds: Clouds, fraction: float, seed: int) -> tuple[Clouds, Clouds
     if not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction}, wanted between 0 and 1")
     kept, held = [], []
-    for index in _shuffled_classes(clouds.labels, seed, "hold_out"):
+    for index in _shuffled_classes(clouds, seed, "hold_out"):
         if len(index) < 2:
             raise DataError(
                 f"{clouds.name}/{clouds.split}: a class with one shape cannot be split into "
@@ -44,7 +47,7 @@ def few_labels(clouds: Clouds, per_class: int, seed: int) -> Clouds:
     if per_class < 1:
         raise ValueError(f"per_class is {per_class}, wanted >= 1")
     kept = []
-    for index in _shuffled_classes(clouds.labels, seed, "few_labels"):
+    for index in _shuffled_classes(clouds, seed, "few_labels"):
         if len(index) < per_class:
             raise DataError(
                 f"{clouds.name}/{clouds.split}: a class has {len(index)} shapes, "
