@@ -129,8 +129,9 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
         return kind(description=label, tooltip=label, style=style, layout=wide, **options)
 
     def choice(label: str, options: tuple[str, ...], value: str):
-        return ipywidgets.Dropdown(
-            description=label, options=options, value=value, style=style, layout=wide
+        # A slider over names: JupyterLab takes the keys of a drop-down list for its own.
+        return ipywidgets.SelectionSlider(
+            description=label, tooltip=label, options=options, value=value, style=style, layout=wide
         )
 
     whole, real = ipywidgets.IntSlider, ipywidgets.FloatSlider
@@ -156,7 +157,7 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
             figure.add_trace(cloud, row=1, col=scene + 1)
     axis = {"visible": False, "range": [-1, 1]}
     look = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "manual"}
-    look["aspectratio"] = {"x": 2.6, "y": 2.6, "z": 2.6}
+    look["aspectratio"] = {"x": 2.0, "y": 2.0, "z": 2.0}
     figure.update_scenes(dragmode="orbit", camera=_camera(0), **look)
     notes = [
         {"text": title, "x": 0.22 + 0.56 * side, "y": 1.0, "showarrow": False}
@@ -164,7 +165,7 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
         for side, title in enumerate(titles)
     ]
     figure.update_layout(
-        height=430,
+        height=450,
         margin={"l": 0, "r": 0, "t": 28, "b": 0},
         annotations=notes,
         paper_bgcolor="white",

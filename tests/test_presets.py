@@ -252,8 +252,8 @@ def test_build_takes_what_yaml_and_json_give():
         ({"corruption.subsample": "first"}, "subsample is 'first'"),
         ({"finetune.augment": "flip"}, "augment is 'flip'"),
         ({"pretrain_pointnet.schedule": "linear"}, "schedule is 'linear'"),
-        ({"pretrain_pointnet.epochs": 0}, "epochs 0"),
-        ({"pretrain_pointnet.batch_size": 0}, "batch_size 0"),
+        ({"pretrain_pointnet.epochs": 0}, "epochs is 0"),
+        ({"pretrain_pointnet.batch_size": 0}, "batch_size is 0"),
         ({"corruption.perturbation.sigma": -1.0}, r"sigma is -1\.0"),
     ],
 )
@@ -272,7 +272,7 @@ def test_an_unknown_preset_and_model_are_named():
 def test_groups_check_themselves():
     for call, message in (
         (lambda: Optim(schedule="poly"), "schedule is 'poly'"),
-        (lambda: Optim(epochs=0), "epochs 0"),
+        (lambda: Optim(epochs=0), "epochs is 0"),
         (lambda: Corruption(augment="mirror"), "augment is 'mirror'"),
         (lambda: Corruption(subsample="grid"), "subsample is 'grid'"),
         (lambda: Finetune(augment="mirror"), "augment is 'mirror'"),
