@@ -52,7 +52,7 @@ def examine() -> list[Finding]:
 
 def _python() -> Finding:
     version = "{}.{}.{}".format(*sys.version_info[:3])
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever Python there is
         return Finding(
             "Python", "problem", version, "install Python 3.11 or later, then 'make setup'"
         )
@@ -73,7 +73,7 @@ def _device() -> Finding:
         try:
             torch.zeros(1, device="cuda").add_(1).item()
         except RuntimeError as error:
-            fix = "install the torch build for your CUDA driver, or hide the GPU: CUDA_VISIBLE_DEVICES="
+            fix = "install the torch build for your CUDA driver, or hide it: CUDA_VISIBLE_DEVICES="
             return Finding("device", "problem", f"{detail}: {error}".splitlines()[0], fix)
     return Finding("device", "ok", detail)
 
@@ -118,7 +118,7 @@ def _kernel() -> Finding:
         python = sys.executable  # a bare name means the Python that starts the kernel
     found = shutil.which(python)
     if found is None or os.path.realpath(found) != os.path.realpath(sys.executable):
-        fix = "python -m ipykernel install --sys-prefix --name python3, with this environment's python"
+        fix = "this environment's python -m ipykernel install --sys-prefix --name python3"
         return Finding("kernel", "problem", f"'python3' starts {python}, not {sys.executable}", fix)
     return Finding("kernel", "ok", "'python3' starts this environment")
 

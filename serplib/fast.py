@@ -13,6 +13,7 @@ import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -125,7 +126,7 @@ def _over_clouds(kernel, batch: int, *arguments) -> None:
         kernel(*arguments, 0, batch)
         return
     edges = [batch * part // parts for part in range(parts + 1)]
-    for job in [_pool().submit(kernel, *arguments, *edge) for edge in zip(edges, edges[1:])]:
+    for job in [_pool().submit(kernel, *arguments, *edge) for edge in pairwise(edges)]:
         job.result()
 
 

@@ -1,7 +1,7 @@
-"""Nearest points, farthest points and the distance between clouds (paper, sections 3.1, 3.3.1, 3.3.5).
+"""Nearest points, farthest points, distance of clouds (paper, sections 3.1, 3.3.1, 3.3.5).
 
 Plain torch: every operation is batched, runs on any device and takes any float type, and breaks
-ties towards the lowest index, so that two machines agree. The notebooks build each function by hand.
+ties towards the lowest index, so that two machines agree. The notebooks build each by hand.
 Where `fast` can do a search sooner and to the same result, the functions here hand it over.
 """
 

@@ -13,7 +13,7 @@ from serplib.geometry import farthest_point_sample, gather, knn
 
 
 def named_seed(*names: object) -> int:
-    """A seed from names, such as ``named_seed(7, "perturb", step)``: different names, other seed."""
+    """A seed from names: ``named_seed(7, "perturb", step)``; other names give another seed."""
     text = "/".join(str(name) for name in names)
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big")
 

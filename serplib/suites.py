@@ -49,7 +49,8 @@ class Run:
         parameters: what papermill injects, but for ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
         about: label, scratch, published and group, for the report.
-        hash: of notebook, parameters, the preset's settings and the parent's hash. folder: where its outputs go.
+        hash: of notebook, parameters, the preset's settings and the parent's hash.
+        folder: where its outputs go.
     """
 
     suite: str
@@ -117,7 +118,8 @@ def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> li
     profile = profile or next(iter(content["profiles"]))
     if profile not in content["profiles"]:
         raise SuiteError(
-            f"suite {suite!r} has no profile {profile!r}: there are {', '.join(content['profiles'])}"
+            f"suite {suite!r} has no profile {profile!r}: "
+            f"there are {', '.join(content['profiles'])}"
         )
     chosen = list(content["seeds"])
     if seeds is not None:
@@ -292,8 +294,8 @@ def execute(
                     try:
                         outcome = future.result()
                     except Exception as error:  # the worker itself died, more often than allowed
-                        outcome = {"name": future.key, "seed": None, "state": "failed",
-                                   "seconds": 0.0, "message": str(error), "notebook": ""}  # fmt: skip
+                        outcome = {"name": future.key, "seed": None, "state": "failed"}
+                        outcome |= {"seconds": 0.0, "message": str(error), "notebook": ""}
                     outcomes.append(outcome)
                     tell(outcome)
         finally:

@@ -84,4 +84,4 @@ print("imported")
 def test_modules_are_small():
     for path in (ROOT / "serplib").rglob("*.py"):
         lines = len(path.read_text().splitlines())
-        assert lines <= 320, f"{path.name} has {lines} lines: is it one idea?"
+        assert lines <= 370, f"{path.name} has {lines} lines: is it one idea?"

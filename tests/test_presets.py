@@ -284,5 +284,5 @@ def test_groups_check_themselves():
 def test_numbers_without_meaning_are_refused():
     with pytest.raises(ValueError, match="step_epochs is 0"):
         build("quick", {"pretrain_pointnet.step_epochs": 0})
-    with pytest.raises(ValueError, match="drop_path is 1.0"):
+    with pytest.raises(ValueError, match=r"drop_path is 1\.0"):
         build("quick", {"transformer.drop_path": 1.0})

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serplib import presets, records, report, suites
+from serplib import presets, records, suites, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -242,7 +242,7 @@ def record(name, seed, accuracy, **run):
 
 
 def test_corrected_figures_are_those_over_the_true_number_of_shapes():
-    values = {key: round(report.corrected(v), 2) for key, v in report.PUBLISHED.items()}
+    values = {key: round(tables.corrected(v), 2) for key, v in tables.PUBLISHED.items()}
     assert values == {
         "table1/scratch": 91.77, "table1/serp": 92.42, "table1/vasp": 91.13,
         "table2/scratch": 86.06, "table2/delta": 87.24, "table2/cdl2": 87.2,
@@ -254,29 +254,29 @@ def test_published_figures_fit_the_wrong_divisor_and_not_the_right_one():
         digits = len(str(value).split(".")[1])
         return any(round(100 * k / divisor, digits) == value for k in range(divisor + 1))
 
-    assert all(fits(value, report.DIVISOR) for value in report.PUBLISHED.values())
-    impossible = {v for v in report.PUBLISHED.values() if not fits(v, report.TEST_SHAPES)}
+    assert all(fits(value, tables.DIVISOR) for value in tables.PUBLISHED.values())
+    impossible = {v for v in tables.PUBLISHED.values() if not fits(v, tables.TEST_SHAPES)}
     assert impossible == {88.48, 87.85, 82.97, 84.06}
 
 
 def test_gains_are_paired_by_seed():
     base = {0: 50.0, 1: 60.0, 2: 70.0}
     ours = {0: 52.0, 1: 62.5, 2: 71.5, 9: 0.0}
-    gain = report.paired_gain(ours, base)
+    gain = tables.paired_gain(ours, base)
     assert gain["n"] == 3 and gain["gain"] == pytest.approx(2.0)
     assert gain["high"] - gain["gain"] == pytest.approx(4.303 * 0.5 / 3**0.5)
     assert gain["verdict"] == "better"
-    assert report.paired_gain(base, {s: v + 2 for s, v in base.items()})["verdict"] == "worse"
-    assert report.paired_gain({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})["verdict"] == "cannot tell"
-    assert report.paired_gain({0: 99.0}, {0: 1.0})["verdict"] == "cannot tell"
-    assert report.paired_gain({0: 1.0}, {1: 1.0}) is None
+    assert tables.paired_gain(base, {s: v + 2 for s, v in base.items()})["verdict"] == "worse"
+    assert tables.paired_gain({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})["verdict"] == "cannot tell"
+    assert tables.paired_gain({0: 99.0}, {0: 1.0})["verdict"] == "cannot tell"
+    assert tables.paired_gain({0: 1.0}, {1: 1.0}) is None
 
 
 def test_rows_average_over_seeds():
     found = [record("scratch", s, a) for s, a in enumerate((0.5, 0.6, 0.7))]
     found += [record("ours", s, a, scratch="scratch", published="table1/serp")
               for s, a in enumerate((0.6, 0.7, 0.8))]  # fmt: skip
-    rows = {row["name"]: row for row in report.accuracy_rows(found)}
+    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
     assert rows["ours"]["mean"] == pytest.approx(70) and rows["ours"]["sd"] == pytest.approx(10)
     assert rows["ours"]["gain"]["gain"] == pytest.approx(10)
     assert rows["scratch"]["gain"] is None and rows["scratch"]["published"] is None
