@@ -7,10 +7,10 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab bench lock clean
+.PHONY: help setup course test lab notebooks bench lock clean
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## make .venv from requirements.lock; nothing when it is fresh
 
@@ -33,6 +33,10 @@ test: setup  ## lint, unit tests, and strict nbval over every notebook
 
 lab: setup  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_welcome.ipynb
+
+notebooks: setup  ## execute the committed notebooks again, and clean them
+	env -u SERP_DATA $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
+	$(BIN)/python tests/clean_notebooks.py $(NOTEBOOKS)
 
 bench: setup  ## time each operation beside its peers
 	$(BIN)/python tests/benchmarks/bench.py
