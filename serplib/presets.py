@@ -156,7 +156,7 @@ QUICK = Preset(
         token_widths=(32, 32, 64),
         pooling="cls_max",
     ),
-    pretrain_pointnet=Optim(epochs=4, batch_size=32, warmup_epochs=0.5),
+    pretrain_pointnet=Optim(epochs=3, batch_size=32, warmup_epochs=0.5),
     pretrain_transformer=Optim(epochs=10, batch_size=32, warmup_epochs=0.5),
     finetune=Finetune(Optim(epochs=10, batch_size=32, lr=1e-3, weight_decay=1e-2), (64,), 0.3),
 )
