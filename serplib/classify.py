@@ -5,20 +5,34 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from serplib.masked import Masked
 from serplib.pointnet import SerpPointNet
 from serplib.presets import Preset
 from serplib.transformer import SerpTransformer
+from serplib.vasp import Vasp
 
-AUTOENCODERS = ("pointnet", "transformer")
+AUTOENCODERS = ("pointnet", "transformer")  # of SeRP
+BESIDE = ("vasp", "masked")  # what stands beside it
 
 
-def autoencoder(preset: Preset, model: str) -> SerpPointNet | SerpTransformer:
-    """A fresh autoencoder: ``model`` is ``"pointnet"`` or ``"transformer"``."""
+def autoencoder(
+    preset: Preset, model: str, total_steps: int | None = None
+) -> SerpPointNet | SerpTransformer | Vasp | Masked:
+    """A fresh autoencoder.
+
+    Args:
+        model: ``"pointnet"``, ``"transformer"``, ``"vasp"`` or ``"masked"``.
+        total_steps: of the training to come, where known: VASP's schedules must fit into it.
+    """
     if model == "pointnet":
         return SerpPointNet(preset.pointnet)
     if model == "transformer":
         return SerpTransformer(preset.transformer)
-    raise ValueError(f"model is {model!r}, wanted one of {AUTOENCODERS}")
+    if model == "vasp":
+        return Vasp(preset.transformer, preset.vasp, total_steps)
+    if model == "masked":
+        return Masked(preset.transformer, preset.masked)
+    raise ValueError(f"model is {model!r}, wanted one of {AUTOENCODERS + BESIDE}")
 
 
 class Classifier(nn.Module):

@@ -10,11 +10,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from serplib.bottlenecks import code_use
 from serplib.geometry import chamfer_l2
+from serplib.masked import Masked
 from serplib.perturb import named_generator
 from serplib.pointnet import SerpPointNet
 from serplib.training import Pretext
 from serplib.transformer import patch_chamfer
+from serplib.vasp import Vasp
 
 
 @torch.no_grad()
@@ -34,12 +37,14 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
           ``touched_moved``: mean squared distance to the clean point over touched points, and
           ``touched_copy``, the same for the input; 3 sigma^2 is expected of the latter;
         - SeRP-Transformer: ``restored_clean_centers`` (c true points handed over), ``patch`` and
-          ``patch_copy``: Chamfer patch by patch in the target's frame, of model and of input.
+          ``patch_copy``: Chamfer patch by patch in the target's frame, of model and of input;
+        - VASP: the same and, where it has a codebook, `bottlenecks.code_use` over all the clouds;
+        - masking: ``patch`` over the masked patches; give it a task with sigma = 0.
     """
     task.eval()
     device = next(task.parameters()).device
     sums: dict[str, float] = {}
-    scores, truth = [], []
+    scores, truth, codes = [], [], []
     for i, part in enumerate(points.split(batch_size)):
         generator = named_generator(seed, "restoration", i, device=device)
         perturbed, clean, touched = task.corrupt(part.to(device), generator)
@@ -58,9 +63,12 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
                 found["touched_moved"] = (restored - clean)[touched].square().sum(-1).mean()
         else:
             predicted, patches = model(perturbed, clean)
-            found["restored_clean_centers"] = chamfer_l2(
-                model.restore(perturbed, clean, centers="clean"), clean
-            )
+            if not isinstance(model, Masked):
+                found["restored_clean_centers"] = chamfer_l2(
+                    model.restore(perturbed, clean, centers="clean"), clean
+                )
+            if isinstance(model, Vasp) and model.vasp.bottleneck in ("vq", "dvae"):
+                codes.append(model.codes(perturbed).flatten().cpu())
             found["patch"] = patch_chamfer(predicted, patches.targets)
             found["patch_copy"] = patch_chamfer(patches.inputs, patches.targets)
         for name, value in found.items():
@@ -70,6 +78,9 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
         from sklearn.metrics import roc_auc_score  # here: it takes longer to import than torch
 
         result["detection_auc"] = float(roc_auc_score(torch.cat(truth), torch.cat(scores)))
+    if codes:
+        counts = torch.cat(codes).bincount(minlength=task.model.vasp.codebook_size)  # (K,)
+        result |= {name: float(value) for name, value in code_use(counts).items()}
     return result
 
 

@@ -1,4 +1,4 @@
-"""Three set-ups: as the paper says, as its authors' code ran, and one for two CPU cores (section 4).
+"""Three set-ups: as the paper says, as its authors' code ran, for two CPU cores (section 4).
 
 A preset is a frozen dataclass of frozen dataclasses. `build` changes single fields by their dotted
 name, which is how the experiments express an ablation: ``{"corruption.perturbation.sigma": 0.1}``.
@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 
+from serplib.masked import MaskedConfig
 from serplib.perturb import Perturbation
 from serplib.pointnet import PointNetConfig
 from serplib.transformer import TransformerConfig
+from serplib.vasp import VaspConfig
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ class Preset:
     corruption: Corruption = field(default_factory=Corruption)
     pointnet: PointNetConfig = field(default_factory=PointNetConfig)
     transformer: TransformerConfig = field(default_factory=TransformerConfig)
+    vasp: VaspConfig = field(default_factory=VaspConfig)
+    masked: MaskedConfig = field(default_factory=MaskedConfig)
     pretrain_pointnet: Optim = Optim(epochs=100)
     pretrain_transformer: Optim = Optim(epochs=300)
     finetune: Finetune = field(default_factory=Finetune)
@@ -132,6 +136,7 @@ AUTHORS_CODE = Preset(
         loss="union",
         pooling="cls_max",
     ),
+    vasp=VaspConfig(codebook_size=512, alpha=0.25, beta=0.25, init="uniform"),
     pretrain_pointnet=Optim(epochs=100, weight_decay=0.05, schedule="step"),
     pretrain_transformer=Optim(epochs=300, weight_decay=0.05, final_lr=1e-6),
 )

@@ -121,6 +121,8 @@ def test_where_the_authors_code_differs_from_the_paper():
         "transformer.head": ("token", "pair"),
         "transformer.loss": ("patch", "union"),
         "transformer.pooling": ("cls", "cls_max"),
+        "vasp.alpha": (1.0, 0.25),
+        "vasp.init": ("small", "uniform"),
         "pretrain_pointnet.weight_decay": (0.01, 0.05),
         "pretrain_pointnet.schedule": ("cosine", "step"),
         "pretrain_transformer.weight_decay": (0.01, 0.05),
