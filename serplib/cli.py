@@ -139,6 +139,12 @@ def run(
         raise typer.Exit(130) from None
     bar.close()
     written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
+    if written["tables"]:
+        suites.execute_notebook(
+            "report",
+            written["path"].with_name("report.ipynb"),
+            {"suite": suite, "profile": runs[0].profile, "committed": False},
+        )
     report.show(written, console)
     if any(outcome["state"] in ("failed", "not run") for outcome in outcomes):
         raise typer.Exit(1)

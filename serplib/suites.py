@@ -181,6 +181,22 @@ def _accepted(path: Path) -> set[str]:
     raise SuiteError(f"{path}: has no cell tagged 'parameters'")
 
 
+def execute_notebook(notebook: str, executed: Path, parameters: dict) -> None:
+    """Have papermill run an experiment notebook; the copy with outputs goes to ``executed``."""
+    import papermill
+
+    papermill.execute_notebook(
+        str(experiments_folder() / f"{notebook}.ipynb"),
+        str(executed),
+        parameters=parameters,
+        cwd=str(records.project_root()),
+        kernel_name="python3",
+        progress_bar=False,
+        log_output=False,
+        extra_arguments=["--log-level=ERROR"],  # of the kernel, whose stderr is the terminal's
+    )
+
+
 def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
     """Execute one run with papermill, unless it is finished; never raises for a failed notebook.
 
@@ -222,16 +238,7 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
     if run.parent:
         parameters["encoder"] = run.encoder
     try:
-        papermill.execute_notebook(
-            str(experiments_folder() / f"{run.notebook}.ipynb"),
-            str(executed),
-            parameters=parameters,
-            cwd=str(records.project_root()),
-            kernel_name="python3",
-            progress_bar=False,
-            log_output=False,
-            extra_arguments=["--log-level=ERROR"],  # of the kernel, whose stderr is the terminal's
-        )
+        execute_notebook(run.notebook, executed, parameters)
     except papermill.PapermillExecutionError as error:
         return ended("failed", f"{error.ename}: {error.evalue}".splitlines()[0][:300])
     except Exception as error:  # a kernel that dies, a disk that is full: the others go on

@@ -213,6 +213,12 @@ def caveats(found: list[dict]) -> list[str]:
             f"Models and schedule are those of the preset {', '.join(sorted(presets))}, "
             "smaller than the paper's."
         )
+    restored = restoration_rows(found)
+    if restored and all(row["restored"] >= row["copy_input"] for row in restored):
+        notes.append(
+            "No model here restores better than copying its input does: the pre-training is too "
+            "short for its task, so that these gains say nothing about SeRP trained in full."
+        )
     pretrained = {r["data"]["train"]["name"] for r in found if "restoration" in r["metrics"]}
     if pretrained and pretrained != {"shapenet55"}:
         notes.append(f"Pre-trained on {', '.join(sorted(pretrained))} in the place of ShapeNet.")

@@ -195,6 +195,10 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     assert "84.10" in page and "87.24" in page, "the paper's figure, and corrected"
     assert "http" not in page, "the page is self-contained"
 
+    shown = json.loads((project / "runs" / "tiny-quick" / "report.ipynb").read_text())
+    kinds = {k for c in shown["cells"] for o in c.get("outputs", []) for k in o.get("data", {})}
+    assert {"text/markdown", "image/png"} <= kinds
+
     third = serp(project, "report", "tiny", "--seeds", "1", "--keep")
     assert third.returncode == 0, third.stderr
     assert len(records.read_suite("tiny-quick")["records"]) == 3
