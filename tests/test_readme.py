@@ -44,3 +44,15 @@ def test_result_tables_are_those_of_the_records():
         assert report.fill(README, name, found) == README, f"serp report --keep renews {name}"
         shown = README.split(f"<!-- results {name} -->")[1].split(f"<!-- end of {name}")[0]
         assert "±" in shown and "corrected" in shown
+
+
+def test_the_data_card_says_what_the_record_says():
+    (record,) = records.read_suite("sim-to-real-quick")["records"]
+    card = " ".join((ROOT / "datasets" / "README.md").read_text(encoding="utf-8").split())
+    result = record["metrics"]["test"]
+    assert f"gets {100 * result['accuracy']:.1f} % of ModelNet40's" in card
+    assert f"{result['num_shapes']:,} test shapes" in card
+    assert f"{100 * result['mean_class_accuracy']:.1f} % as a mean over classes" in card
+    assert (
+        f"{record['data']['train']['num_shapes'] + record['data']['valid']['num_shapes']:,}" in card
+    )
