@@ -5,9 +5,11 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 SHELL := /bin/bash
+# Threads that wait give their core away: on a busy machine spinning ones stop one another.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test lab notebooks bench lock clean
+.PHONY: help setup course test elsewhere lab site notebooks bench lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,10 +31,23 @@ test: setup  ## lint, unit tests, and strict nbval over every notebook
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -m "not slow" tests \
-	  --nbval $(NOTEBOOKS) --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 120
+	  --nbval $(NOTEBOOKS) --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 240
+
+NBVAL := -m pytest --nbval $(NOTEBOOKS) --nbval-sanitize-with tests/nbval_sanitize.cfg
+NBVAL += --nbval-cell-timeout 240 -q
+
+elsewhere: setup  ## the notebooks once more, as two other processors would run them
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 SERP_FAST=0 \
+	  $(BIN)/python $(NBVAL)
+	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python $(NBVAL)
 
 lab: setup  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_welcome.ipynb
+
+site: setup  ## the course as pages to read, in site/_build/html; nothing is executed
+	rm -rf site/_build
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going site site/_build/html
+	@echo "open site/_build/html/index.html"
 
 notebooks: setup  ## execute the committed notebooks again, and clean them
 	env -u SERP_DATA $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
@@ -48,6 +63,7 @@ lock: setup  ## renew requirements.lock after a change of pyproject.toml
 	  --output-file requirements.lock pyproject.toml
 	sed -i.bak -E 's/^(torch==[0-9.]+)\+.*/\1/' requirements.lock && rm requirements.lock.bak
 
-clean:  ## remove .venv, runs/ and caches
+clean:  ## remove .venv, runs/, the site and caches
 	rm -rf $(VENV) runs .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf site/_build site/api site/notebooks
 	find . -name __pycache__ -prune -exec rm -rf {} +

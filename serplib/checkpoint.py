@@ -16,6 +16,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -47,18 +48,31 @@ def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: 
     Args:
         weights: state dicts by file name, such as ``{"model": ..., "best": ...}``.
         state: what `torch.load` reads back with ``weights_only=True``: tensors, numbers, lists.
+
+    Raises:
+        OSError: it could not be written (a full disk, a read-only folder); the last whole
+            checkpoint is still there.
     """
     place = folder / f"step-{step:08d}"
     part = folder / f"{place.name}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    for name, tensors in weights.items():
-        save_weights(tensors, part / f"{name}.safetensors")
-    torch.save(state | {"step": step}, part / "state.pt")
-    _flush(part / "state.pt")
-    if place.exists():  # the same step saved again, by a run that was resumed
-        shutil.rmtree(place)
-    os.replace(part, place)
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, tensors in weights.items():
+            save_weights(tensors, part / f"{name}.safetensors")
+        torch.save(state | {"step": step}, part / "state.pt")
+        _flush(part / "state.pt")
+        if place.exists():  # the same step saved again, by a run that was resumed
+            shutil.rmtree(folder / f"{place.name}.old.part", ignore_errors=True)
+            os.replace(place, folder / f"{place.name}.old.part")
+        os.replace(part, place)
+        _flush(folder)
+    except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
+        shutil.rmtree(part, ignore_errors=True)
+        raise OSError(
+            f"{place}: could not be written ({error}): make room or pass another folder; the last "
+            "whole checkpoint is kept, and the same command goes on from it"
+        ) from error
     for older in sorted(folder.glob("step-*")):
         if older != place:
             shutil.rmtree(older, ignore_errors=True)
@@ -84,5 +98,9 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict] | None:
 
 
 def _flush(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
+    """To the disk itself; of a folder, the names in it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -9,7 +9,8 @@ import math
 from pathlib import Path
 
 from serplib import records
-from serplib.tables import accuracy_rows, arms, caveats, environment_line, markdown, tables
+from serplib.tables import accuracy_rows, arms
+from serplib.wording import caveats, environment_line, markdown, tables
 
 
 def figure_png(found: list[dict]) -> bytes:

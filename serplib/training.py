@@ -279,14 +279,19 @@ def predict(classifier: nn.Module, points: Tensor, batch_size: int = 128) -> Ten
 
 
 def score(classifier: nn.Module, clouds: Clouds, batch_size: int = 128) -> dict:
-    """Accuracy over the true number of shapes, whatever the batch size.
+    """`accuracy_of` a classifier, over the true number of shapes, whatever the batch size."""
+    right = predict(classifier, clouds.points, batch_size) == clouds.labels  # (S,)
+    return accuracy_of(right, clouds.labels)
+
+
+def accuracy_of(right: Tensor, labels: Tensor) -> dict:
+    """Accuracy from which shapes were right, ``(S,)`` bool, and their labels ``(S,)``.
 
     Returns:
         ``accuracy`` and ``mean_class_accuracy`` (0 to 1), ``num_shapes``, and ``correct``: one bit
         a shape, in hexadecimal, for paired tests between models (see `records.unpack_bits`).
     """
-    right = predict(classifier, clouds.points, batch_size) == clouds.labels  # (S,)
-    per_class = [right[clouds.labels == c].double().mean() for c in clouds.labels.unique()]
+    per_class = [right[labels == c].double().mean() for c in labels.unique()]
     bits = "".join("1" if r else "0" for r in right.tolist())
     return {
         "accuracy": right.double().mean().item(),

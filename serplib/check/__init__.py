@@ -4,16 +4,52 @@ A notebook calls ``check.<exercise>(your_function)``. The verdict is printed and
 so that an exercise left open, or half done, never stops a notebook. One module a notebook.
 """
 
+from serplib.check.beyond import given_away, kl_to_uniform, leaked_share
+from serplib.check.finetuning import accuracy, fair_gain, stratified
+from serplib.check.losses import best_constant, chamfer_gradient, chamfer_l1
 from serplib.check.perturbation import copy_baseline, expected_shared, perturb_rigid
 from serplib.check.point_clouds import normalize_like, same_set, sample_triangle
+from serplib.check.pointnet import critical_points, split_layer, weighted_cross_entropy
+from serplib.check.pretraining import decay_groups, snapshot, warmup_cosine
+from serplib.check.results import seeds_needed, sign_test, standard_error
+from serplib.check.tokenization import encoder_input, target_in_input_frame, uncovered
+from serplib.check.transformer import block_parameters, pair_head, post_norm_block
+from serplib.check.vasp import ema_codes, perplexity, vq_terms
 from serplib.check.welcome import touched_share
 
 __all__ = [
+    "accuracy",
+    "best_constant",
+    "block_parameters",
+    "chamfer_gradient",
+    "chamfer_l1",
     "copy_baseline",
+    "critical_points",
+    "decay_groups",
+    "ema_codes",
+    "encoder_input",
     "expected_shared",
+    "fair_gain",
+    "given_away",
+    "kl_to_uniform",
+    "leaked_share",
     "normalize_like",
+    "pair_head",
+    "perplexity",
     "perturb_rigid",
+    "post_norm_block",
     "same_set",
     "sample_triangle",
+    "seeds_needed",
+    "sign_test",
+    "snapshot",
+    "split_layer",
+    "standard_error",
+    "stratified",
+    "target_in_input_frame",
     "touched_share",
+    "uncovered",
+    "vq_terms",
+    "warmup_cosine",
+    "weighted_cross_entropy",
 ]
