@@ -1,30 +1,22 @@
 """The committed notebooks: whole, run, clean, and true to the library that they build."""
 
-import ast
 import json
 import re
 import subprocess
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import nbformat
 import pytest
 import torch
 from clean_notebooks import clean
+from notebook_helpers import NOTEBOOKS, ROOT, built, cells
 
 from serplib import data, geometry, perturb
 
-ROOT = Path(__file__).parents[1]
-PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in PATHS}
 LONGEST_CELL = 25  # lines as ruff lays them out; a call with its alternative text takes many
 CPU_SECONDS = 60
 every = pytest.mark.parametrize("name", NOTEBOOKS)
-
-
-def cells(name, kind):
-    return [cell for cell in NOTEBOOKS[name].cells if cell.cell_type == kind]
 
 
 def pictures(cell):
@@ -138,16 +130,6 @@ def test_links_lead_somewhere(name):
 
 
 # ---- what a notebook builds is what the library has --------------------------------------------
-
-
-def built(name):
-    """The functions defined in a notebook's cells, stubs left out, ready to be called."""
-    names = {"torch": torch, "gather": geometry.gather, "knn": geometry.knn}
-    for cell in cells(name, "code"):
-        for node in ast.parse(cell.source).body:
-            if isinstance(node, ast.FunctionDef) and "NotImplementedError" not in ast.unparse(node):
-                exec(compile(ast.Module([node], []), name, "exec"), names)
-    return names
 
 
 @pytest.fixture(scope="module")

@@ -56,6 +56,14 @@ def test_dependencies_are_named_in_one_place():
             assert not re.search(r"\b(torch|numpy|papermill|plotly|nbval|jupyterlab)\s*[=<>]", line)
 
 
+def test_every_folder_of_the_library_is_installed():
+    folders = {"serplib"} | {
+        f"serplib.{path.parent.name}" for path in (ROOT / "serplib").glob("*/__init__.py")
+    }
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(settings["tool"]["setuptools"]["packages"]) == folders
+
+
 def test_serplib_imports_without_jupyter():
     """Every module but the widgets, with the course's packages hidden."""
     code = """

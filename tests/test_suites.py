@@ -235,10 +235,12 @@ def test_a_missing_kernel_fails_the_run_and_not_the_suite(project, monkeypatch):
 
 
 def record(name, seed, accuracy, **run):
+    right = round(40 * accuracy)
+    correct = f"{int('1' + '1' * right + '0' * (40 - right), 2):x}"
     return {
         "run": {"name": name, "hash": f"{name}{seed}", **run},
         "parameters": {"seed": seed, "preset": "quick"},
-        "metrics": {"test": {"accuracy": accuracy, "num_shapes": 40}},
+        "metrics": {"test": {"accuracy": accuracy, "correct": correct, "num_shapes": 40}},
         "data": {"test": {"name": "objects", "num_shapes": 40}},
         "history": [],
         "seconds": 1.0,
@@ -284,3 +286,5 @@ def test_rows_average_over_seeds():
     assert rows["ours"]["mean"] == pytest.approx(70) and rows["ours"]["sd"] == pytest.approx(10)
     assert rows["ours"]["gain"]["gain"] == pytest.approx(10)
     assert rows["scratch"]["gain"] is None and rows["scratch"]["published"] is None
+    assert rows["ours"]["shapes"]["gain"] == pytest.approx(10)
+    assert rows["ours"]["significant"] == 0  # 4 of 40 shapes gained, none lost: p = 1/8

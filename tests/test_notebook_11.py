@@ -1,0 +1,54 @@
+"""Notebook 11: what it computes by hand is what the reports are made with."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from notebook_helpers import built
+
+from serplib import compare, tables
+
+MADE = built("11_results", math=math, statistics=statistics, T95={2: 12.71, 3: 4.303, 5: 2.776})
+
+
+@pytest.mark.parametrize("divisor", [7, 100, 2468, 2560])
+def test_hits_are_those_that_print_alike(divisor):
+    for percent in ("70.0", "84.06", "88.48", "89.1", "100.00", "0.00"):
+        digits = len(percent.partition(".")[2])
+        printed = [k for k in range(divisor + 1) if f"{100 * k / divisor:.{digits}f}" == percent]
+        assert MADE["hits"](percent, divisor) == printed, percent
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_paired_interval_is_the_reports(seeds):
+    generator = np.random.default_rng(seeds)
+    ours = dict(enumerate(generator.normal(60, 5, seeds)))
+    base = dict(enumerate(generator.normal(58, 5, seeds))) | {77: 1.0}
+    low, mean, high = MADE["paired_interval"](ours, base)
+    twin = tables.paired_gain(ours, base)
+    assert (low, mean, high) == pytest.approx((twin["low"], twin["gain"], twin["high"]))
+
+
+def test_the_bootstrap_is_the_reports_up_to_the_draws():
+    generator = np.random.default_rng(0)
+    ours, base = generator.random((3, 500)) < 0.8, generator.random((3, 500)) < 0.7
+    low, high = MADE["bootstrap"](
+        torch.tensor(ours), torch.tensor(base), 2000, torch.Generator().manual_seed(0)
+    )
+    twin = compare.bootstrap_gain(ours.tolist(), base.tolist())
+    assert low == pytest.approx(100 * twin["low"], abs=0.4)
+    assert high == pytest.approx(100 * twin["high"], abs=0.4)
+
+
+def test_the_number_of_seeds_is_the_smallest_that_does():
+    for gain, sd in ((0.62, 0.5), (0.62, 2.0), (5.0, 1.0)):
+        seeds = MADE["how_many"](gain, sd)
+        assert 1.96 * sd / math.sqrt(seeds) < gain
+        assert seeds == 2 or 1.96 * sd / math.sqrt(seeds - 1) >= gain
+
+
+def test_the_binomial_error_is_that_of_a_simulation():
+    right = np.random.default_rng(0).binomial(400, 0.7, 20000) / 4
+    assert MADE["binomial_error"](70.0, 400) == pytest.approx(right.std(), rel=0.03)
