@@ -50,7 +50,7 @@ def test_parameters_of_a_paper_block_by_hand():
 
 
 def test_there_are_a_preset_for_each_model_and_no_more():
-    assert set(PRESETS) == {"paper", "authors_code", "quick"}
+    assert set(PRESETS) == {"paper", "authors_code", "quick", "laptop"}
     assert {name for name, _ in PARAMETERS} == set(PRESETS)
     assert set(AUTOENCODERS) == {"pointnet", "transformer"}
     for name, preset in PRESETS.items():
