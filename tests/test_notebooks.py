@@ -2,14 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 from itertools import pairwise
 
 import nbformat
 import pytest
 import torch
 from clean_notebooks import clean
+from measure_notebooks import RECORD, counts, cpu_seconds
 from notebook_helpers import NOTEBOOKS, ROOT, built, cells
 
 from serplib import data, geometry, perturb
@@ -179,30 +178,20 @@ def test_parity_of_perturbation(clouds, seed):
 
 # ---- how long they take ------------------------------------------------------------------------
 
-TIMER = """
-import contextlib, io, os, sys, time
-import nbformat
-os.environ.pop("SERP_DATA", None)
-from IPython.core.interactiveshell import InteractiveShell
-shell = InteractiveShell.instance()
-start = time.process_time()
-with contextlib.redirect_stdout(io.StringIO()):
-    for cell in nbformat.read(sys.argv[1], as_version=4).cells:
-        if cell.cell_type == "code":
-            shell.run_cell(cell.source).raise_error()
-print(time.process_time() - start)
-"""
-
 
 @every
 def test_cpu_seconds(name):
     """At most 60 seconds of one core: then 60 s on two, whatever else they do."""
-    path = ROOT / "notebooks" / f"{name}.ipynb"
-    done = subprocess.run(
-        [sys.executable, "-c", TIMER, str(path)], capture_output=True, text=True, cwd=path.parent
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.splitlines()[-1]) < CPU_SECONDS
+    assert cpu_seconds(name) < CPU_SECONDS
+
+
+@every
+def test_the_record_of_the_notebooks_is_of_these(name):
+    found = json.loads(RECORD.read_text(encoding="utf-8"))["notebooks"]
+    assert set(found) == set(NOTEBOOKS)
+    counted = dict(found[name])
+    assert 0 < counted.pop("cpu_seconds") < CPU_SECONDS
+    assert counted == counts(name), "run 'python tests/measure_notebooks.py'"
 
 
 def test_the_cleaner_removes_widget_state_and_keeps_outputs():

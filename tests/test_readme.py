@@ -1,9 +1,12 @@
 """What the README says is so: parameters, links, results read from records."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from measure_notebooks import RECORD, row
+from notebook_helpers import NOTEBOOKS
 
 from serplib import records, report
 from serplib.classify import autoencoder
@@ -28,6 +31,13 @@ def test_links_lead_somewhere():
     assert len(links) > 5
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+def test_the_map_has_the_measured_minutes():
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    for name in NOTEBOOKS:
+        (line,) = re.findall(rf"^\| \[{name}\]\(.*$", README, re.MULTILINE)
+        assert line == row(name, line.split(" | ")[1], record)
 
 
 def test_make_targets_exist():

@@ -1,0 +1,89 @@
+"""Count each notebook, time it on one core, and write results/notebooks.json.
+
+    python tests/measure_notebooks.py
+
+The README's map has its minutes from there (`test_readme.py`), and `test_notebooks.py` holds the
+counts to what the notebooks are and the seconds to their limit.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+from notebook_helpers import NOTEBOOKS, ROOT, cells
+from test_check import MUTANTS
+
+from serplib import records
+
+RECORD = ROOT / "results" / "notebooks.json"
+TIMER = """
+import contextlib, io, os, sys, time
+import nbformat
+os.environ.pop("SERP_DATA", None)
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+start = time.process_time()
+with contextlib.redirect_stdout(io.StringIO()):
+    for cell in nbformat.read(sys.argv[1], as_version=4).cells:
+        if cell.cell_type == "code":
+            shell.run_cell(cell.source).raise_error()
+print(time.process_time() - start)
+"""
+
+
+def cpu_seconds(name: str) -> float:
+    """CPU seconds of all cells of a notebook, on one thread, imports included."""
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    done = subprocess.run(
+        [sys.executable, "-c", TIMER, str(path)],
+        capture_output=True,
+        text=True,
+        cwd=path.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return float(done.stdout.splitlines()[-1])
+
+
+def counts(name: str) -> dict[str, int]:
+    """Minutes to read (an estimate), cells, words, exercises and planted mistakes of a notebook."""
+    text = "\n".join(cell.source for cell in cells(name, "markdown"))
+    exercises = [
+        re.search(r"check\.(\w+)\(", following.source)[1]
+        for cell, following in pairwise(NOTEBOOKS[name].cells)
+        if "<summary>Solution</summary>" in cell.source
+    ]
+    return {
+        "read_minutes": int(re.search(r"about (\d+) minutes to read", text)[1]),
+        "prose_cells": len(cells(name, "markdown")),
+        "code_cells": len(cells(name, "code")),
+        "words": len(text.split()),
+        "exercises": len(exercises),
+        "planted_mistakes": sum(len(MUTANTS[exercise]) for exercise in exercises),
+    }
+
+
+def row(name: str, cells: str, record: dict) -> str:
+    """A line of the README's map: what it is, and the two kinds of minutes."""
+    found = record["notebooks"][name]
+    seconds = f"{found['cpu_seconds']:.0f} s"
+    return f"| [{name}](notebooks/{name}.ipynb) | {cells} | {found['read_minutes']} | {seconds} |"
+
+
+if __name__ == "__main__":
+    found = {}
+    for name in NOTEBOOKS:
+        found[name] = counts(name) | {"cpu_seconds": round(cpu_seconds(name), 1)}
+        print(name, found[name], flush=True)
+    record = {"environment": records.environment(), "notebooks": found}
+    RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    for name in NOTEBOOKS:
+        line = re.compile(rf"^\| \[{name}\]\(.*$", re.MULTILINE)
+        middle = line.search(text)[0].split(" | ")[1].removesuffix(" |")
+        text = line.sub(lambda _, n=name, m=middle: row(n, m, record), text)
+    readme.write_text(text, encoding="utf-8")
