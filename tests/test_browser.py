@@ -1,4 +1,4 @@
-"""The live widgets of 02, 03 and 07 in a real browser: JupyterLab, Chromium, software WebGL."""
+"""The live widgets of 02, 03, 05 and 07 in a real browser: JupyterLab, Chromium, software WebGL."""
 
 import io
 import json
@@ -200,4 +200,20 @@ def test_codebook_explorer_answers_the_keyboard(opened):
     shown = opened.locator(STATUS).first.inner_text()
     code = int(re.match(r"Code (\d+):", shown)[1])
     press(opened, "code", 1, f"Code {code + 1}:")
+    drawn(opened, ".jp-OutputArea-output .js-plotly-plot")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("opened", ["05_serp_pointnet.ipynb"], indirect=True)
+def test_denoising_explorer_answers_the_keyboard(opened):
+    def touched() -> int:
+        return int(re.search(r"(\d+) of \d+ points touched", status.inner_text())[1])
+
+    status = opened.locator(STATUS).first
+    before = touched()
+    press(opened, "num_patches", 10, "points touched")
+    opened.wait_for_function(
+        "([status, n]) => parseInt(document.querySelector(status).innerText.match(/\\d+/)) > n",
+        arg=[STATUS, before],
+    )
     drawn(opened, ".jp-OutputArea-output .js-plotly-plot")
