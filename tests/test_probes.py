@@ -251,9 +251,10 @@ def test_every_suite_plans_in_its_profiles(suite, profile):
         (build(run.parameters["preset"], run.parameters["changes"]).pretrain_transformer.epochs,
          run.parameters["train_shapes"])
         for run in runs
-        if run.notebook in ("pretrain", "leakage")
+        if run.notebook in ("pretrain", "leakage") and "times the steps" not in run.about["label"]
     }  # fmt: skip
-    assert len(steps) == 1  # arms are compared at equal steps on equal data
+    # arms are compared at equal steps on equal data; one that is not says so in its label
+    assert len(steps) == 1
 
 
 SMALL = {"train_shapes": 60, "seed": 1}

@@ -154,7 +154,8 @@ def test_positions_go_around_the_bottleneck(decoder_positions):
     one_code = VaspConfig(codebook_size=1)
     model = Vasp(dataclasses.replace(TINY, decoder_positions=decoder_positions), one_code).eval()
     first, second = model(torch.randn(2, 40, 3, generator=named_generator("two")))[0]
-    assert torch.allclose(first, second) is not decoder_positions
+    # the two passes may round differently (vector lanes, threads): float32 noise is below 1e-5
+    assert torch.allclose(first, second, atol=1e-5) is not decoder_positions
 
 
 def test_codes_need_a_codebook():
