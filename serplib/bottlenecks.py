@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
+from serplib.expect import expect
+
 
 class Passed(NamedTuple):
     """What a bottleneck returns."""
@@ -50,6 +52,8 @@ def nearest_codes(tokens: Tensor, codes: Tensor) -> Tensor:
     |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for all codes: what is kept is one
     (M, K) matrix, never (M, K, l). Half precision would mix up near codes: autocast is off here.
     """
+    expect(codes, "K l", "codes")
+    expect(tokens, f"M {codes.shape[1]}", "tokens", device=codes.device)
     with torch.autocast(tokens.device.type, enabled=False):
         return torch.addmm(codes.square().sum(1), tokens, codes.t(), alpha=-2).argmin(1)
 
@@ -125,6 +129,7 @@ class VectorQuantizer(nn.Module):
         return nearest_codes(tokens, self.codes()).view(latent.shape[:-1])
 
     def forward(self, latent: Tensor) -> Passed:  # (B, T, l)
+        _expect_latent(latent, self.codebook)
         z = latent.to(self.codebook.dtype)  # (B, T, l)
         if self.cosine:
             z = F.normalize(z, dim=-1)
@@ -249,6 +254,7 @@ class GaussianBottleneck(nn.Module):
         self.register_buffer("step", torch.tensor(0))  # training steps done
 
     def forward(self, latent: Tensor) -> Passed:  # (B, T, l)
+        _expect_latent(latent, self.to_moments.weight)
         moments = _at_least_float32(self.to_moments(latent))  # (B, T, 2l)
         mean, log_variance = moments.chunk(2, -1)  # (B, T, l) each
         log_variance = log_variance.clamp(-20, 10)
@@ -322,6 +328,7 @@ class GumbelBottleneck(nn.Module):
         return self.to_logits(latent).argmax(-1)
 
     def forward(self, latent: Tensor) -> Passed:  # (B, T, l)
+        _expect_latent(latent, self.codebook)
         logits = _at_least_float32(self.to_logits(latent))  # (B, T, K)
         log_q, size = logits.log_softmax(-1), logits.shape[-1]  # (B, T, K)
         if self.kl == "token":
@@ -347,6 +354,10 @@ class GumbelBottleneck(nn.Module):
 def _risen(step: Tensor, steps: int) -> float:
     """How far a linear warm-up of so many steps is, in the step after ``step`` of them: 0 to 1."""
     return min(1.0, (int(step) + 1) / steps) if steps else 1.0
+
+
+def _expect_latent(latent: Tensor, like: Tensor) -> None:
+    expect(latent, f"B T {like.shape[-1]}", "latent", device=like.device)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from serplib.bottlenecks import code_use
+from serplib.expect import expect
 from serplib.geometry import chamfer_l2
 from serplib.masked import Masked
 from serplib.perturb import named_generator
@@ -96,6 +97,7 @@ def resample_baseline(points: Tensor, seed: int) -> dict[str, float]:
     Returns:
         ``resample``, the mean Chamfer distance of the halves, and ``resample_points``, M // 2.
     """
+    expect(points, "S M 3")
     half = points.shape[1] // 2
     order = torch.rand(points.shape[:2], generator=named_generator(seed, "resample")).argsort(1)
     mixed = points.gather(1, order[..., None].expand(-1, -1, 3))  # (S, M, 3)

@@ -11,18 +11,12 @@ import torch
 from torch import Tensor
 
 from serplib import fast
-
-
-def _check_clouds(points: Tensor, name: str) -> None:
-    if points.ndim != 3 or points.shape[-1] != 3 or points.shape[1] == 0:
-        raise ValueError(f"{name} has shape {tuple(points.shape)}, wanted (B, N, 3) with N >= 1")
-    if not points.is_floating_point():
-        raise TypeError(f"{name} is {points.dtype}, wanted a float type")
+from serplib.expect import expect
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
-    _check_clouds(a, "the first argument")
-    _check_clouds(b, "the second argument")
+    expect(b, "B N 3", "the second argument")
+    expect(a, "B N 3", "the first argument", device=b.device)
     if len(a) != len(b):
         raise ValueError(f"{len(a)} clouds against {len(b)}: wanted the same batch")
 
@@ -67,7 +61,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
     Raises:
         ValueError: wrong shape, ``num_samples`` not in 1..N, ``start`` not in 0..N-1.
     """
-    _check_clouds(points, "points")
+    expect(points, "B N 3")
     batch, num_points, _ = points.shape
     if not 1 <= num_samples <= num_points:
         raise ValueError(f"num_samples is {num_samples}, wanted 1..{num_points} (the points given)")
@@ -107,7 +101,7 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: wrong shapes, or ``k`` not in 1..N.
     """
-    _check_clouds(points, "points")
+    expect(points, "B N 3")
     if not 1 <= k <= points.shape[1]:
         raise ValueError(f"k is {k}, wanted 1..{points.shape[1]} (the points given)")
     _check_pair(queries, points)
@@ -133,7 +127,8 @@ def gather(points: Tensor, index: Tensor) -> Tensor:
     Returns:
         ``(B, ..., C)``.
     """
-    if points.ndim != 3 or index.ndim < 2 or len(points) != len(index):
+    expect(points, "B N C", floats=False)
+    if index.ndim < 2 or len(points) != len(index):
         raise ValueError(
             f"points {tuple(points.shape)} and index {tuple(index.shape)}: "
             "wanted (B, N, C) and (B, ...) with the same B"
@@ -174,6 +169,7 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
     """
     if reduction not in ("none", "mean"):
         raise ValueError(f"reduction is {reduction!r}, wanted 'none' or 'mean'")
+    _check_pair(a, b)
     a, b = _at_least_float32(a), _at_least_float32(b)
     nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
     from_a = (a - gather(b, nearest_b)).square().sum(-1).mean(-1)  # (B,)

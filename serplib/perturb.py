@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from serplib.expect import expect
 from serplib.geometry import farthest_point_sample, gather, knn
 
 
@@ -67,6 +68,7 @@ class Perturbation:
 
     def pick_centers(self, points: Tensor, generator: torch.Generator) -> Tensor:
         """Indices of the patch centres, ``(B, num_patches)`` int64, all different in a cloud."""
+        expect(points, "B N 3")
         batch, num_points, _ = points.shape
         order = torch.rand(batch, num_points, generator=generator, device=points.device)  # (B, N)
         if self.centers == "random":
@@ -87,8 +89,7 @@ class Perturbation:
         Raises:
             ValueError: a cloud with fewer points than patches, or than points in a patch.
         """
-        if points.ndim != 3 or points.shape[-1] != 3:
-            raise ValueError(f"points has shape {tuple(points.shape)}, wanted (B, N, 3)")
+        expect(points, "B N 3")
         batch, num_points, _ = points.shape
         if max(self.num_patches, self.patch_size) > num_points:
             raise ValueError(
@@ -137,6 +138,7 @@ def scale_and_shift(points: Tensor, generator: torch.Generator) -> Tensor:
     Args:
         points: ``(B, N, 3)``. generator: on their device.
     """
+    expect(points, "B N 3")
     batch, device = len(points), points.device
     scale = torch.rand(batch, 1, 3, generator=generator, device=device) * (3 / 2 - 2 / 3) + 2 / 3
     shift = torch.rand(batch, 1, 3, generator=generator, device=device) * 0.4 - 0.2  # (B, 1, 3)
@@ -150,6 +152,7 @@ def authors_normalize(points: Tensor) -> Tensor:
         points: ``(B, N, 3)``. A cloud that lies off the origin comes out smaller than the unit
             sphere; applied after the noise, it also changes the effective sigma.
     """
+    expect(points, "B N 3")
     radius = points.norm(dim=-1).amax(-1)[:, None, None]  # (B, 1, 1)
     centered = points - points.mean(1, keepdim=True)  # (B, N, 3)
     return centered / radius.clamp_min(torch.finfo(points.dtype).tiny)  # (B, N, 3)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from serplib.expect import expect
 from serplib.geometry import chamfer_l2
 
 
@@ -94,6 +95,7 @@ class PointNetEncoder(nn.Module):
 
     def encode(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, N, 3)`` to the global ``(B, 1024)`` and the local features ``(B, N, 64)``."""
+        expect(points, "B N 3", device=self.local.linear.weight.device)
         if self.input_transform is not None:
             points = points @ self.input_transform(points)  # (B, N, 3)
         local = self.local(points)  # (B, N, 64)
@@ -141,6 +143,9 @@ class SerpPointNet(nn.Module):
             perturbed, clean: ``(B, N, 3)`` twins. touched: ``(B, N)`` bool.
         """
         logits, predicted = self(perturbed)
+        batch, num_points, _ = perturbed.shape
+        expect(clean, f"{batch} {num_points} 3", "clean")
+        expect(touched, f"{batch} {num_points}", "touched", floats=False)
         dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision to float32
         logits, predicted = logits.to(dtype), predicted.to(dtype)
         weights = torch.tensor(self.config.class_weights, device=logits.device, dtype=dtype)

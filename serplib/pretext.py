@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from serplib.expect import expect
 from serplib.geometry import farthest_point_sample, gather
 from serplib.perturb import authors_normalize, scale_and_shift
 from serplib.presets import Corruption
@@ -25,6 +26,7 @@ class Pretext(nn.Module):
 
     def corrupt(self, points: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Clean clouds ``(B, M, 3)`` to perturbed, clean ``(B, N, 3)`` and touched ``(B, N)``."""
+        expect(points, "B M 3")
         c = self.corruption
         if c.augment == "scale_shift":
             points = scale_and_shift(points, generator)

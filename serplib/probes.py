@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from serplib.data.common import Clouds
 from serplib.data.splits import hold_out
+from serplib.expect import expect
 from serplib.perturb import named_generator
 
 SVM_C = (0.001, 0.01, 0.1, 1.0)
@@ -24,6 +25,7 @@ KNN_K = (1, 3, 5, 10, 20)
 @torch.no_grad()
 def features(encoder: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
     """What an encoder in evaluation mode makes of clouds ``(S, N, 3)``: ``(S, D)`` on the CPU."""
+    expect(points, "S N 3")
     encoder.eval()
     device = next(encoder.parameters()).device
     parts = [encoder(part.to(device)).float().cpu() for part in points.split(batch_size)]
@@ -40,6 +42,7 @@ def handmade(points: Tensor) -> Tensor:
         ``(S, 93)``: 21 quantiles of x, y and z, and the shares of the distances of point i to point
         i + N/2 (points are in no order: pairs at random) in 30 bins from 0 to 2.
     """
+    expect(points, "S N 3")
     ranks = torch.linspace(0, points.shape[1] - 1, 21).round().long()
     quantiles = points.sort(1).values[:, ranks].flatten(1)  # (S, 63)
     half = points.shape[1] // 2
@@ -55,8 +58,7 @@ def rankme(features: Tensor) -> float:
     1 when all features lie on one line, at most min(S, D) (Garrido et al., 2023, Eq. 1: features
     as they are, not centred). Compare at equal S and D.
     """
-    if features.ndim != 2 or not len(features):
-        raise ValueError(f"features are {tuple(features.shape)}, wanted (S, D)")
+    expect(features, "S D", "features")
     values = torch.linalg.svdvals(features.double())  # (min(S, D),)
     shares = values / values.sum().clamp_min(1e-12)
     return float(torch.special.entr(shares).sum().exp())
@@ -64,7 +66,8 @@ def rankme(features: Tensor) -> float:
 
 def feature_variance(features: Tensor) -> float:
     """Standard deviation over the shapes, mean over dimensions, of ``(S, D)``; 0 is collapse."""
-    if features.ndim != 2 or len(features) < 2:
+    expect(features, "S D", "features")
+    if len(features) < 2:
         raise ValueError(f"features are {tuple(features.shape)}, wanted (S >= 2, D)")
     return float(features.double().std(0).mean())
 
@@ -74,6 +77,8 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
 
     ``|A^T B|^2 / (|A^T A| |B^T B|)`` of centred features (Kornblith et al., 2019, Eq. 3).
     """
+    expect(a, "S D", "the first argument")
+    expect(b, "S E", "the second argument")
     if len(a) != len(b):
         raise ValueError(f"features of {len(a)} and of {len(b)} shapes, wanted the same shapes")
     a, b = (f.double() - f.double().mean(0) for f in (a, b))

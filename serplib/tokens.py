@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from serplib.expect import expect
 from serplib.geometry import farthest_point_sample, gather, knn
 
 
@@ -56,6 +57,7 @@ def make_patches(
         raise ValueError(f"normalize is {normalize!r}, wanted 'center' or 'mean_std'")
     if target_frame not in ("own", "input"):
         raise ValueError(f"target_frame is {target_frame!r}, wanted 'own' or 'input'")
+    expect(points, "B N 3")
     clean = points if clean is None else clean
     if clean.shape != points.shape:
         raise ValueError(f"clean is {tuple(clean.shape)}, points {tuple(points.shape)}: not twins")
@@ -112,6 +114,7 @@ class TokenPointNet(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         """``(B, c, n, 3)`` to ``(B, c, d)``; the order of the n points does not matter."""
+        expect(patches, "B c n 3", "patches", device=self.first.weight.device)
         batch, num_centers, size, _ = patches.shape
         points = patches.reshape(-1, 3)  # (B*c*n, 3)
         hidden = self.first_norm(self.first(points)).relu()  # (B*c*n, 128)

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from serplib import checkpoint
 from serplib.data.common import Clouds
+from serplib.expect import expect
 from serplib.perturb import named_generator, named_seed, scale_and_shift
 from serplib.presets import Optim
 from serplib.pretext import Pretext
@@ -272,6 +273,7 @@ def finetune(
 @torch.no_grad()
 def predict(classifier: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
     """Classes predicted for clouds ``(S, N, 3)``: ``(S,)`` int64, on the CPU."""
+    expect(points, "S N 3")
     classifier.eval()
     device = next(classifier.parameters()).device
     parts = [classifier(part.to(device)).argmax(1).cpu() for part in points.split(batch_size)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from serplib.expect import expect
 from serplib.geometry import chamfer_l2
 from serplib.tokens import Embedding, Patches, make_patches, stitch
 
@@ -260,6 +261,8 @@ class SerpTransformer(nn.Module):
 
 def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Tensor:
     """Chamfer loss of patches ``(B, c, n, 3)``: patch by patch, or over their union."""
+    expect(predicted, "B c n 3", "predicted")
+    expect(targets, "B c n 3", "targets")
     if loss == "union":
         return chamfer_l2(predicted.flatten(1, 2), targets.flatten(1, 2))
     return chamfer_l2(predicted.flatten(0, 1), targets.flatten(0, 1))
