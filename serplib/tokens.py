@@ -59,6 +59,7 @@ def make_patches(
         raise ValueError(f"target_frame is {target_frame!r}, wanted 'own' or 'input'")
     expect(points, "B N 3")
     clean = points if clean is None else clean
+    expect(clean, "B N 3", "clean", device=points.device)
     if clean.shape != points.shape:
         raise ValueError(f"clean is {tuple(clean.shape)}, points {tuple(points.shape)}: not twins")
 
