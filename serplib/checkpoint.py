@@ -93,7 +93,10 @@ def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict] | None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path}: not a whole state ({error}); delete {whole[-1]}") from error
+        raise ValueError(  # torch's own words would advise to run what the file says
+            f"{path}: not a whole state of tensors, numbers and lists, and nothing in it was run; "
+            f"delete {whole[-1]}"
+        ) from error
     return weights, state
 
 

@@ -15,6 +15,7 @@ from serplib.wording import caveats, environment_line, markdown, tables
 
 def figure_png(found: list[dict]) -> bytes:
     """Validation loss of each pre-training and accuracy of each arm, as a PNG."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -23,7 +24,14 @@ def figure_png(found: list[dict]) -> bytes:
     rows = accuracy_rows(found)
     figure = Figure(figsize=(11, 1.5 + 0.32 * max(len(rows), 8)), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a label is a $
+        _draw(*figure.subplots(1, 2), by_name, pretrained, rows)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=90)
+    return buffer.getvalue()
+
+
+def _draw(left, right, by_name: dict, pretrained: list[str], rows: list[dict]) -> None:
     for name in pretrained:
         for i, record in enumerate(by_name[name]):
             loss = [entry["valid_total"] for entry in record["history"]]
@@ -39,9 +47,6 @@ def figure_png(found: list[dict]) -> bytes:
     right.set_yticks(range(len(rows)), [f"{row['label']} ({row['group']})" for row in rows])
     right.invert_yaxis()
     right.set(title="Test accuracy, mean ± sd over seeds", xlabel="%")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
 
 
 def write(suite: str, profile: str, found: list[dict], outcomes: list[dict]) -> dict:
@@ -103,14 +108,15 @@ def show(shown: dict, console) -> None:
     from rich.table import Table
 
     for title, heads, rows in shown["tables"]:
-        table = Table(*heads, title=escape(title), title_justify="left")
+        table = Table(*map(escape, heads), title=escape(title), title_justify="left")
         for row in rows:
             table.add_row(*(escape(cell) for cell in row))
         console.print(table)
     for note in shown["caveats"]:
         console.print(escape(note), style="dim")
     for outcome in shown["failed"]:
-        console.print(f"[red]{outcome['state']}[/]: {escape(outcome['name'])} {outcome['message']}")
+        told = escape(f"{outcome['name']} {outcome['message']}")
+        console.print(f"[red]{outcome['state']}[/]: {told}")
     console.print(f"Report: {shown['path']}", soft_wrap=True)
 
 

@@ -22,6 +22,7 @@ import ast
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
@@ -141,8 +142,11 @@ def _run(suite, profile, name, entry, seed, content, by_name) -> Run:
     where = f"suite {suite!r}, run {name!r}"
     notebook = entry.get("notebook")
     path = experiments_folder() / f"{notebook}.ipynb"
-    if not path.is_file() or path.parent != experiments_folder():
-        raise SuiteError(f"{where}: no notebook {notebook!r} in {experiments_folder()}")
+    home = experiments_folder()
+    if not path.is_file() or path.resolve().parent != home.resolve():
+        raise SuiteError(f"{where}: no notebook {notebook!r} in {home}")
+    if not re.fullmatch(r"[\w-]+", name):
+        raise SuiteError(f"{where}: wanted a name of letters, digits, '-' and '_'")
     parent = entry.get("parent")
     if parent is not None and parent not in by_name:
         raise SuiteError(f"{where}: its parent {parent!r} is not a run above it")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from serplib.tables import DIVISOR, TEST_SHAPES, accuracy_rows, mean_rows, probe_rows
 
@@ -186,10 +187,17 @@ def markdown(found: list[dict]) -> str:
     """The tables as Markdown, with their notes: what the README shows."""
     lines = []
     for title, heads, rows in tables(found):
-        lines += [f"**{title}**", "", "| " + " | ".join(heads) + " |", "| --- " * len(heads) + "|"]
-        lines += [
-            "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows
-        ]
-        lines.append("")
-    lines += [*caveats(found), "", environment_line(found) + "."]
+        lines += [f"**{_plain(title)}**", "", _line(heads), "| --- " * len(heads) + "|"]
+        lines += [*map(_line, rows), ""]
+    lines += [*map(_plain, caveats(found)), "", _plain(environment_line(found)) + "."]
     return "\n".join(lines) + "\n"
+
+
+def _plain(text: str) -> str:
+    """One line in which no HTML and no link begins: labels come from files."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", " ".join(text.split()))
+    return text.replace("](", "]\\(")
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in cells) + " |"
