@@ -111,7 +111,9 @@ def test_a_checkpoint_with_code_in_its_state_is_refused(harm, tmp_path):
     place = checkpoint.save(tmp_path / "c", 3, {"model": {"a": torch.ones(2)}}, {"epoch": 1})
     for content in (_torch_file({"epoch": Exploit(harm)}), pickle.dumps(Exploit(harm))):
         (place / "state.pt").write_bytes(content)
-        with pytest.raises(ValueError, match=r"state\.pt: not a whole state .*nothing in it was run; delete"):
+        with pytest.raises(
+            ValueError, match=r"state\.pt: not a whole state .*nothing in it was run"
+        ):
             checkpoint.load(tmp_path / "c")
     assert not harm.exists()
     torch.load(io.BytesIO(_torch_file({"epoch": Exploit(harm)})), weights_only=False)
