@@ -1,9 +1,13 @@
 """The command line: exit status, one-line errors, and what the doctor finds."""
 
+import json
+from types import SimpleNamespace
+
 import pytest
 from typer.testing import CliRunner
 
 from serplib import cli, doctor, fast
+from serplib.records import project_root
 
 runner = CliRunner()
 
@@ -72,22 +76,118 @@ def test_doctor_is_content_here():
     assert ask("doctor").exit_code == 0
 
 
-def test_doctor_finds_planted_faults(monkeypatch, tmp_path):
-    monkeypatch.setenv("SERP_DATA", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(doctor, "_COURSE", ("jupyterlab", "no-such-package"))
-    monkeypatch.setattr(doctor.sys, "executable", str(tmp_path / "another-python"))
-    monkeypatch.setattr(fast, "AVAILABLE", False)
-    monkeypatch.setenv("SERP_FAST", "0")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(doctor.torch, "__version__", "2.5.1")
+def _set(name, value):
+    return lambda patch, folder: patch.setenv(name, str(value).replace("FOLDER", str(folder)))
+
+
+def _put(target, name, value):
+    return lambda patch, folder: patch.setattr(target, name, value)
+
+
+def _broken_cuda(patch, folder):
+    def fail(*shape, device=None):
+        raise RuntimeError("CUDA driver version is insufficient\nfor the runtime")
+
+    patch.setattr(doctor.torch.cuda, "is_available", lambda: True)
+    patch.setattr(doctor.torch, "zeros", fail)
+
+
+def _another_kernel(patch, folder):
+    """A kernel 'python3' of another Python, in a folder that Jupyter looks into first."""
+    (folder / "kernels" / "python3").mkdir(parents=True)
+    spec = {"argv": ["/usr/bin/env", "-m", "ipykernel_launcher"], "display_name": "x"}
+    (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+    patch.setenv("JUPYTER_PATH", str(folder))
+
+
+def _no_kernel(patch, folder):
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    def fail(self, name):
+        raise NoSuchKernel(name)
+
+    patch.setattr(KernelSpecManager, "get_kernel_spec", fail)
+
+
+def _read_only(patch, folder):
+    def access(path, mode, allowed=doctor.os.access):
+        return allowed(path, mode) and not (mode == doctor.os.W_OK and path == project_root())
+
+    patch.setattr(doctor.os, "access", access)
+
+
+def _file_for_data(patch, folder):
+    (folder / "data.zip").write_bytes(b"PK")
+    patch.setenv("SERP_DATA", str(folder / "data.zip"))
+
+
+FAULTS = {
+    # what is planted: (how, the finding, its state, in its detail, in its fix)
+    "old Python": (
+        _put(doctor.sys, "version_info", (3, 10, 4)),
+        ("Python", "problem", "3.10.4", "install Python 3.11 or later"),
+    ),
+    "old torch": (
+        _put(doctor.torch, "__version__", "2.5.1"),
+        ("torch", "problem", "2.5.1", "pip install 'torch>=2.6'"),
+    ),
+    "driver older than torch": (
+        _broken_cuda,
+        ("device", "problem", "driver version", "CUDA_VISIBLE_DEVICES="),
+    ),
+    "a package missing": (
+        _put(doctor, "_COURSE", ("jupyterlab", "no-such-package")),
+        ("course packages", "problem", "no-such-package", "make setup"),
+    ),
+    "no Numba": (
+        _put(fast, "AVAILABLE", False),
+        ("Numba", "note", "not installed", "pip install numba"),
+    ),
+    "Numba switched off": (
+        lambda patch, folder: (patch.setattr(fast, "AVAILABLE", False),
+                               patch.setenv("SERP_FAST", "0")),
+        ("Numba", "note", "SERP_FAST=0", "unset SERP_FAST"),
+    ),
+    "kernel of another Python": (
+        _another_kernel,
+        ("kernel", "problem", "/usr/bin/env", "ipykernel install --sys-prefix --name python3"),
+    ),
+    "no kernel": (_no_kernel, ("kernel", "problem", "no kernel 'python3'", "ipykernel install")),
+    "PYTHONPATH set": (
+        _set("PYTHONPATH", "FOLDER"),
+        ("environment", "note", "PYTHONPATH", "unset it"),
+    ),
+    "SERP_DATA leads nowhere": (
+        _set("SERP_DATA", "FOLDER/nowhere"),
+        ("data", "problem", "nowhere is no folder", "correct it, or unset it"),
+    ),
+    "SERP_DATA is an archive": (
+        _file_for_data,
+        ("data", "problem", "data.zip is no folder", "correct it, or unset it"),
+    ),
+    "read-only project": (
+        _read_only,
+        ("disk", "problem", "is read-only", "clone the project where you may write"),
+    ),
+    "full disk": (
+        _put(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**28)),
+        ("disk", "problem", "0.2 GiB free", "runs/ may be deleted"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", FAULTS)
+def test_doctor_finds_a_planted_fault_and_names_the_fix(planted, monkeypatch, tmp_path):
+    plant, (what, state, detail, fix) = FAULTS[planted]
+    before = {f.what: f.state for f in doctor.examine()}
+    if before[what] != "ok":
+        pytest.skip(f"{what} is a {before[what]} here without any planting")
+    plant(monkeypatch, tmp_path)
     found = {f.what: f for f in doctor.examine()}
-    for what, word in {
-        "data": "nowhere",
-        "course packages": "no-such-package",
-        "torch": "2.5.1",
-    }.items():
-        assert found[what].state == "problem" and word in found[what].detail and found[what].fix
-    assert found["Numba"].state == "note" and "SERP_FAST" in found["Numba"].detail
-    assert found["environment"].state == "note" and "PYTHONPATH" in found["environment"].detail
+    assert found[what].state == state
+    assert detail in found[what].detail and fix in found[what].fix
+    others = {f.what: f.state for f in found.values() if f.what != what}
+    assert others == {name: state for name, state in before.items() if name != what}
     done = ask("doctor")
-    assert done.exit_code == 1 and "make setup" in done.output
+    assert done.exit_code == (1 if state == "problem" else 0)
+    assert " ".join(fix.split()) in " ".join(done.output.split())
