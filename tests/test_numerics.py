@@ -143,3 +143,48 @@ def test_mixed_precision_is_near_double_precision(name):
         assert abs(float(half[key] / value) - 1) < TOLERATED, (key, half[key], value)
         assert abs(float(single[key] / value) - 1) < 1e-4, (key, single[key], value)
         assert half[key].dtype == torch.float32
+
+
+def trained(threads, steps=6):
+    """Losses by step and final weights of a small SeRP-Transformer on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        task = Pretext(fresh("Transformer, paper"), QUICK.corruption).train()
+        optimizer = _optimizer(task, QUICK.pretrain_transformer)
+        clouds, losses = draw(16, 1024, 3), []
+        for step in range(steps):
+            total = task(clouds, named_generator("threads", step))["total"]
+            optimizer.zero_grad()
+            total.backward()
+            optimizer.step()
+            losses.append(total.detach())
+        return {"losses": torch.stack(losses), **task.state_dict()}
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_one_thread_or_two_same_bits_each_and_the_same_losses_between():
+    """torch promises bits for one number of threads, not between two: sums are cut elsewhere.
+
+    The weights may differ by more than rounding: a bias in front of a BatchNorm has no gradient but
+    rounding errors, and AdamW makes steps of full length from them. What the network does agrees.
+    """
+    one, again, two, twice = trained(1), trained(1), trained(2), trained(2)
+    for name, value in one.items():
+        assert torch.equal(value, again[name]) and torch.equal(two[name], twice[name])
+    torch.testing.assert_close(two["losses"], one["losses"], rtol=1e-4, atol=0)
+    assert one["losses"][-1] < one["losses"][0]
+
+
+def test_patches_do_not_know_where_the_cloud_lies():
+    """Translated clouds have the same patches, and moved centres."""
+    clouds = (draw(3, 64, 3) * 64).round() / 64  # on a grid, so that the sums are exact
+    step = torch.tensor([0.5, -1.0, 2.0])
+    for name in ("Transformer, paper", "Transformer, authors"):
+        encoder = fresh(name).eval().encoder
+        here, there = encoder.patches(clouds), encoder.patches(clouds + step)
+        assert torch.equal(here.index, there.index)
+        torch.testing.assert_close(here.inputs, there.inputs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(here.targets, there.targets, rtol=0, atol=1e-5)
+        assert torch.equal(here.centers + step, there.centers)
