@@ -42,7 +42,14 @@ class Pretext(nn.Module):
             perturbed, points = authors_normalize(perturbed), authors_normalize(points)
         return perturbed, points, touched
 
-    def forward(self, points: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of a batch of clean clouds; ``"total"`` is what is minimised."""
-        perturbed, clean, touched = self.corrupt(points, generator)
+    def forward(
+        self, points: Tensor, generator: torch.Generator, share: slice = slice(None)
+    ) -> dict[str, Tensor]:
+        """The losses of a batch of clean clouds; ``"total"`` is what is minimised.
+
+        Args:
+            share: the clouds of this process, where many share a batch. All of them corrupt all of
+                it, so that what is drawn does not depend on how many they are.
+        """
+        perturbed, clean, touched = (part[share] for part in self.corrupt(points, generator))
         return self.model.losses(perturbed, clean, touched)

@@ -53,13 +53,13 @@ def _optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
     return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay)
 
 
-def _mine(indices: Tensor, accelerator: Accelerator) -> Tensor:
-    """This process's share of the shapes of a step."""
-    return indices[accelerator.process_index :: accelerator.num_processes]
-
-
 class _Loop:
-    """What both loops share: one optimiser step, the checkpoint, the progress bar."""
+    """What both loops share: one optimiser step, the checkpoint, the progress bar.
+
+    Many processes share each batch evenly and average their gradients, which is the step that one
+    process would make. But for dropout, which each draws on its own, and BatchNorm: its statistics
+    are those of the whole batch on GPUs, of a process's share on CPUs.
+    """
 
     def __init__(
         self,
@@ -75,11 +75,15 @@ class _Loop:
         self.optim, self.seed, self.folder = optim, seed, folder
         self.num_shapes = num_shapes
         self.steps_per_epoch = len(epoch_batches(num_shapes, optim.batch_size, seed, 0))
-        if self.accelerator.num_processes > min(optim.batch_size, num_shapes):
+        processes, batch = self.accelerator.num_processes, min(optim.batch_size, num_shapes)
+        if batch % processes:
             raise ValueError(
-                f"{self.accelerator.num_processes} processes for batches of "
-                f"{min(optim.batch_size, num_shapes)}: wanted at least one shape a process"
+                f"{processes} processes for batches of {batch}: wanted the same number of shapes "
+                "for each, change optim.batch_size"
             )
+        self.share = slice(self.accelerator.process_index, None, processes)
+        if processes > 1 and self.accelerator.device.type == "cuda":
+            module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         self.bare = module
         self.module, self.optimizer = self.accelerator.prepare(module, _optimizer(module, optim))
         self.epoch, self.history, self.best = 0, [], None
@@ -108,20 +112,22 @@ class _Loop:
         self.bar.close()
 
     def batches(self):
-        """``(step, shapes of this process, generator)`` for each step of the current epoch."""
+        """``(step, all its shapes, generator)`` for each step of the current epoch."""
         order = epoch_batches(self.num_shapes, self.optim.batch_size, self.seed, self.epoch)
-        device, rank = self.accelerator.device, self.accelerator.process_index
+        rank = self.accelerator.process_index
         for i, indices in enumerate(order):
             step = self.epoch * self.steps_per_epoch + i
             torch.manual_seed(named_seed(self.seed, "dropout", step, rank))
-            generator = named_generator(self.seed, "perturb", step, rank, device=device)
-            yield step, _mine(indices, self.accelerator).to(device), generator
+            device = self.accelerator.device
+            yield step, indices, named_generator(self.seed, "perturb", step, 0, device=device)
 
     def descend(self, loss: Tensor, step: int) -> None:
         """One step of the optimiser against ``loss``."""
-        if not torch.isfinite(loss):
+        # Of all processes: where one stops alone, the others would wait for it for ever.
+        worst = self.accelerator.gather(loss.detach()[None]).sum()
+        if not torch.isfinite(worst):
             raise FloatingPointError(
-                f"the loss is {loss.item()} at step {step}: lower optim.lr, set clip_norm, or "
+                f"the loss is {worst.item()} at step {step}: lower optim.lr, set clip_norm, or "
                 "check the data (`serp data check`)"
             )
         for group in self.optimizer.param_groups:
@@ -132,6 +138,10 @@ class _Loop:
             self.accelerator.clip_grad_norm_(self.module.parameters(), self.optim.clip_norm)
         self.optimizer.step()
         self.bar.update()
+
+    def mean(self, value: Tensor) -> float:
+        """The mean over processes of what was summed over the steps of an epoch, a step."""
+        return float(self.accelerator.reduce(value, "mean")) / self.steps_per_epoch
 
     def save(self) -> None:
         if self.folder is None or not self.accelerator.is_main_process:
@@ -179,12 +189,12 @@ def pretrain(
         for step, indices, generator in loop.batches():
             points = train[indices.to(train.device)].to(loop.accelerator.device)  # (B, M, 3)
             with loop.accelerator.autocast():
-                losses = loop.module(points, generator)
+                losses = loop.module(points, generator, loop.share)
             loop.descend(losses["total"], step)
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value.detach().float()
         entry = {"epoch": epoch + 1, "lr": learning_rate(step, loop.steps_per_epoch, optim)}
-        entry |= {f"train_{k}": float(v) / loop.steps_per_epoch for k, v in sums.items()}
+        entry |= {f"train_{k}": loop.mean(v) for k, v in sums.items()}
         entry |= validate_pretext(task, valid, optim.batch_size, seed, loop.accelerator.device)
         loop.history.append(entry)
         loop.bar.set_postfix_str(f"valid {entry['valid_total']:.5f}")
@@ -237,24 +247,23 @@ def finetune(
     best = max((e.get("valid_accuracy", -1.0) for e in loop.history), default=-1.0)
     for epoch in loop.epochs():
         loop.module.train()
-        loss_sum, hits, seen = 0.0, 0, 0
+        loss_sum = hits = torch.zeros((), device=device)
         for step, indices, generator in loop.batches():
-            points = train.points[indices.cpu()].to(device)  # (B, N, 3)
-            labels = train.labels[indices.cpu()].to(device)  # (B,)
+            points = train.points[indices].to(device)  # (B, N, 3)
+            labels = train.labels[indices][loop.share].to(device)  # (B/processes,)
             if augment == "scale_shift":
                 points = scale_and_shift(points, generator)
             with loop.accelerator.autocast():
-                logits = loop.module(points)  # (B, classes)
+                logits = loop.module(points[loop.share])  # (B/processes, classes)
             loss = F.cross_entropy(logits.float(), labels)
             loop.descend(loss, step)
-            loss_sum += loss.detach()
-            hits += (logits.argmax(1) == labels).sum()
-            seen += len(labels)
+            loss_sum = loss_sum + loss.detach()
+            hits = hits + (logits.argmax(1) == labels).sum()
         entry = {
             "epoch": epoch + 1,
             "lr": learning_rate(step, loop.steps_per_epoch, optim),
-            "train_loss": float(loss_sum) / loop.steps_per_epoch,
-            "train_accuracy": float(hits) / seen,
+            "train_loss": loop.mean(loss_sum),
+            "train_accuracy": loop.mean(hits.float()) / len(labels),
         }
         if valid is not None:
             entry["valid_accuracy"] = score(classifier, valid, optim.batch_size)["accuracy"]

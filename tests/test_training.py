@@ -177,17 +177,8 @@ def test_over_epochs_every_shape_is_seen_about_as_often():
     assert (seen - 400).abs().max() < 50
 
 
-def test_processes_share_a_batch():
-    batch = torch.arange(7)
-    parts = [
-        training._mine(batch, SimpleNamespace(process_index=i, num_processes=3)) for i in range(3)
-    ]
-    assert sorted(torch.cat(parts).tolist()) == list(range(7))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-def test_too_many_processes_are_named():
-    with pytest.raises(ValueError, match="9 processes for batches of 4"):
+def test_processes_that_cannot_share_evenly_are_named():
+    with pytest.raises(ValueError, match="9 processes for batches of 4: wanted the same number"):
         pretrain(task(), points(8), points(2), OPTIM, 0, None, SimpleNamespace(num_processes=9))
 
 
