@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from serplib.data.modelnet import CLASSES, CLASSES10
+from serplib.data.scanobjectnn import VARIANTS
 from serplib.data.shapenet import SYNSETS
 
 CUBE = """OFF
@@ -90,4 +92,28 @@ def write_shapenet(root: Path, num_points: int = 80, lists: str = "ShapeNet-55")
         (root / lists / f"{split}.txt").write_text("\n".join(names) + "\n")
         for i, name in enumerate(names):
             np.save(root / "shapenet_pc" / name, cloud(num_points, i))
+    return root
+
+
+def write_scanobjectnn(root: Path, num_points: int = 80, size: int = 30) -> Path:
+    """ScanObjectNN's h5_files: two objects of each class, in each split of each variant."""
+    for folder, ending in VARIANTS.values():
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for k, split in enumerate(("training", "test")):
+            data = np.stack([cloud(num_points, 100 * k + i) for i in range(size)])
+            with h5py.File(root / folder / f"{split}_{ending}.h5", "w") as file:
+                file["data"], file["label"] = data, (np.arange(size) % 15).astype("i4")
+                file["mask"] = np.zeros((size, num_points), "i4") - 1  # there, and not used
+    return root
+
+
+def write_dat(root: Path, num_points: int = 80, protocol: int = 4) -> Path:
+    """Point-BERT's ModelNet40: pickled lists of (N, 6) points and of labels, beside the names."""
+    root.mkdir(parents=True)
+    (root / "modelnet40_shape_names.txt").write_text("\n".join(CLASSES) + "\n")
+    for k, split in enumerate(("train", "test")):
+        points = [np.tile(cloud(num_points, 40 * k + i), 2) for i in range(40)]  # (N, 6)
+        labels = [np.array([i], np.int32) for i in range(40)]
+        with open(root / f"modelnet40_{split}_8192pts_fps.dat", "wb") as file:
+            pickle.dump([points, labels], file, protocol)
     return root

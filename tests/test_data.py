@@ -15,8 +15,10 @@ import torch
 from data_helpers import (
     CUBE,
     cloud,
+    write_dat,
     write_h5,
     write_h5_file,
+    write_scanobjectnn,
     write_shapenet,
     write_text,
     write_tree,
@@ -37,6 +39,7 @@ from serplib.data.formats import (
 )
 from serplib.data.modelnet import CLASSES, CLASSES10
 from serplib.data.prepare import choose
+from serplib.data.scanobjectnn import VARIANTS
 from serplib.data.shapenet import SYNSETS
 from serplib.geometry import farthest_point_sample, gather
 
@@ -95,6 +98,49 @@ def test_larger_clouds_keep_their_farthest_points(root):
     thin = load("modelnet40", "train", num_points=32).points
     want = normalize(gather(whole, farthest_point_sample(whole, 32)))
     assert torch.allclose(thin, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+def test_dat_layout_of_point_bert(root, protocol):
+    write_dat(root / "modelnet40", 64, protocol)
+    train = load("modelnet40", "train", num_points=64)
+    assert_unit_sphere(train, 40, 64)
+    assert train.classes == CLASSES and train.labels.tolist() == list(range(40))
+    want = normalize(torch.from_numpy(cloud(64, 7).astype("f8"))).float()
+    assert torch.allclose(train.points[7], want, atol=1e-6)
+    assert load("modelnet40", "test", num_points=64).checksum != train.checksum
+
+
+@pytest.mark.parametrize("folder", ["scanobjectnn", "ScanObjectNN", "scanobjectnn/h5_files"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_scanobjectnn_layout(root, folder, variant):
+    write_scanobjectnn(root / folder, 64)
+    train, test = (load(variant, split, num_points=64) for split in ("train", "test"))
+    assert_unit_sphere(train, 30, 64)
+    assert train.name == variant and len(train.classes) == 15 == len(set(train.classes))
+    assert train.labels.tolist() == [i % 15 for i in range(30)]
+    want = normalize(torch.from_numpy(cloud(64, 107).astype("f8"))).float()
+    assert torch.allclose(test.points[7], want, atol=1e-6)
+    few = load(variant, "train", 15, 32)
+    assert sorted(few.labels.tolist()) == list(range(15)) and few.points.shape[1] == 32
+
+
+def test_scanobjectnn_damaged_or_missing(root):
+    with pytest.raises(DataError, match=r"ScanObjectNN not found.*main_split.*serp data check"):
+        load("scanobjectnn_obj_bg", "train")
+    folder = write_scanobjectnn(root / "scanobjectnn", 64)
+    path = folder / "main_split" / "test_objectdataset.h5"
+    write_h5_file(path, np.stack([cloud(64, 0)] * 3), np.array([0, 15, 2]))
+    with pytest.raises(
+        DataError, match=r"test_objectdataset\.h5: labels 0 to 15; expected 0 to 14"
+    ):
+        load("scanobjectnn_obj_bg", "test")
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"not a readable h5.*serp data check scanobjectnn_obj_bg"):
+        load("scanobjectnn_obj_bg", "test")
+    path.unlink()
+    with pytest.raises(DataError, match=r"test_objectdataset\.h5: file not found"):
+        load("scanobjectnn_obj_bg", "test")
 
 
 def test_text_layout(root):
@@ -516,11 +562,33 @@ def test_malformed_input_is_named_explained_and_answered(root, case):
     assert len(message) < 700
 
 
-def test_pickles_of_point_bert_are_explained_not_opened(root):
-    (root / "modelnet40").mkdir()
-    (root / "modelnet40" / "test.dat").write_bytes(pickle.dumps([1]))
-    with pytest.raises(DataError, match="pickles, which are not opened"):
-        load("modelnet40", "test")
+def test_damaged_pickles_are_named(root):
+    folder = write_dat(root / "modelnet40")
+    path = folder / "modelnet40_train_8192pts_fps.dat"
+    good, labels = [cloud(9, 0)] * 3, [np.array([0])] * 3
+    for content, fault in (
+        (path.read_bytes()[:-300], "not a pickled pair of lists"),
+        (b"", "not a pickled pair of lists"),
+        (b"<html>", "not a pickled pair of lists"),
+        (pickle.dumps([good, labels, 1]), "not a pickled pair of lists"),
+        (pickle.dumps([good, [[0]] * 3]), "a label is no number"),
+        (pickle.dumps([good, labels[:2]]), "as many labels"),
+        (pickle.dumps([[], []]), "as many labels"),
+        (pickle.dumps([tuple(good), labels]), "expected a list of clouds"),
+        (pickle.dumps([good, [np.array([0.5])] * 3]), "labels are float64"),
+        (pickle.dumps([good, [np.array([40])] * 3]), "labels 40 to 40; expected 0 to 39"),
+        (pickle.dumps([["x"] * 3, labels]), "shape 0: expected an array of floats"),
+        (pickle.dumps([[np.ones((9, 3), int)] * 3, labels]), "shape 0: expected an array"),
+        (pickle.dumps([[points()[3]] * 3, labels]), "NaN"),
+        (b"\x80\x04\x8e" + b"\xff" * 7 + b"\x7f.", "not a pickled pair of lists"),  # huge bytes
+    ):
+        path.write_bytes(content)
+        with pytest.raises(DataError) as error:
+            load("modelnet40", "train", num_points=5)
+        assert path.name in str(error.value) and fault in str(error.value), error.value
+    path.unlink()
+    with pytest.raises(DataError, match=r"modelnet40_train_8192pts_fps\.dat: file not found"):
+        load("modelnet40", "train", num_points=5)
 
 
 # ---- fuzz ----

@@ -24,6 +24,7 @@ from test_suites import TINY, changed, project, write_suite  # noqa: F401 - proj
 from serplib import checkpoint, records, report, suites, wording
 from serplib.data import DataError, load
 from serplib.data.formats import read_h5, read_npy, read_xyz
+from serplib.data.pickled import read_dat
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,13 +81,43 @@ def test_a_header_of_npy_that_is_code_is_not_run(harm, tmp_path):
     assert not harm.exists()
 
 
-@pytest.mark.parametrize("name", ["train.dat", "modelnet40_train_8192pts_fps.dat"])
-def test_pickled_data_sets_are_named_and_left_alone(name, harm, root):  # noqa: F811
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickled_data_set_runs_nothing(protocol, harm, root):  # noqa: F811
+    """Point-BERT's ModelNet40 is a pickle: numpy's arrays are rebuilt, and nothing is called."""
     (root / "modelnet40").mkdir()
-    (root / "modelnet40" / name).write_bytes(pickle.dumps([[Exploit(harm)], [0]]))
-    with pytest.raises(DataError, match="pickles, which are not opened"):
-        load("modelnet40", "train")
-    assert not harm.exists()
+    path = root / "modelnet40" / "modelnet40_train_8192pts_fps.dat"
+    cloud, label = np.ones((40, 3), "f4"), np.array([0])
+    for content in (
+        [[cloud, Exploit(harm)], [label, label]],
+        [[cloud], [label], Exploit(harm)],
+        [[np.array([Exploit(harm)], object)], [label]],
+        Exploit(harm),
+    ):
+        path.write_bytes(pickle.dumps(content, protocol))
+        with pytest.raises(DataError, match=r"it names (posix|nt|os)\.mkdir, which is not run"):
+            load("modelnet40", "train", num_points=8)
+        assert not harm.exists()
+
+
+@pytest.mark.parametrize("name", ["eval", "getattr", "open", "__import__"])
+def test_builtins_have_no_name_in_a_pickled_data_set(name, tmp_path):
+    path = tmp_path / "a.dat"
+    path.write_bytes(f"cbuiltins\n{name}\n(S'1'\ntR.".encode())
+    with pytest.raises(DataError, match=rf"it names builtins\.{name}, which is not run"):
+        read_dat(path)
+
+
+def test_numpy_has_few_names_in_a_pickled_data_set(tmp_path):
+    path = tmp_path / "a.dat"
+    for call in (b"cnumpy\nload\n", b"cnumpy.core.multiarray\nfromfile\n", b"cnumpy\nmemmap\n"):
+        path.write_bytes(call + b"(S'/etc/passwd'\ntR.")
+        with pytest.raises(DataError, match=r"it names numpy\S* which is not run"):
+            read_dat(path)
+    path.write_bytes(
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I999999999999\ntS'b'\ntR."
+    )
+    with pytest.raises(DataError, match="not rebuilt as numpy does it"):
+        read_dat(path)
 
 
 def test_a_cache_that_was_replaced_is_made_again(harm, root):  # noqa: F811
@@ -127,7 +158,8 @@ def _torch_file(content):
 
 
 DANGEROUS = {  # what may not be called in the library or in an experiment, but as said
-    "pickle.load": (), "pickle.loads": (), "yaml.load": (), "yaml.unsafe_load": (), "eval": (),
+    "pickle.load": (), "pickle.Unpickler": (), "pickle.loads": (), "yaml.load": (),
+    "yaml.unsafe_load": (), "eval": (),
     "exec": (), "os.system": (), "shutil.unpack_archive": (), "zipfile.ZipFile": (),
     "tarfile.open": (), "joblib.load": (), "np.load": (), "numpy.load": (),
     "torch.load": ("weights_only",), "subprocess.Popen": (), "__import__": (),

@@ -1,12 +1,13 @@
-"""Point clouds to learn from: built-in ones, ModelNet40, ShapeNet55 (paper, section 4.1)."""
+"""Point clouds to learn from: built-in and real sets (paper, section 4.1)."""
 
 from __future__ import annotations
 
 from serplib.data.common import Clouds, DataError, normalize
 from serplib.data.modelnet import modelnet40_clouds
+from serplib.data.scanobjectnn import VARIANTS, scanobjectnn_clouds
 from serplib.data.shapenet import shapenet55_clouds
 
-NAMES = ("objects", "procedural", "modelnet40", "shapenet55")
+NAMES = ("objects", "procedural", "modelnet40", "shapenet55", *VARIANTS)
 SPLITS = ("train", "test")
 BUILT_IN_SHAPES = 1024  # of a built-in set, where the caller names no number
 
@@ -19,7 +20,7 @@ def load(
     """A split of a data set, each cloud centred on its mean and scaled to the unit sphere.
 
     Args:
-        name: ``"objects"``, ``"procedural"``, ``"modelnet40"`` or ``"shapenet55"``.
+        name: one of ``NAMES``: ``"objects"``, ``"modelnet40"``, ...
         split: ``"train"`` or ``"test"``.
         num_shapes: how many clouds. None means 1,024 of a built-in set and all of a real one, of
             which a number takes a seeded subset: one shape of each class, then each class's share.
@@ -44,6 +45,8 @@ def load(
         return modelnet40_clouds(split, num_shapes, num_points, seed)
     if name == "shapenet55":
         return shapenet55_clouds(split, num_shapes, num_points, seed)
+    if name in VARIANTS:
+        return scanobjectnn_clouds(name, split, num_shapes, num_points, seed)
     if num_shapes is None:
         num_shapes = BUILT_IN_SHAPES
     from serplib.data import shapes  # only here: the real sets do not need it

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from serplib.data import NAMES, SPLITS, load, modelnet, shapenet
+from serplib.data import NAMES, SPLITS, load, modelnet, scanobjectnn, shapenet
 from serplib.data.common import Clouds, DataError
 
+_SCANNED = "academic research, on agreement to its terms"
 ABOUT = {  # name -> what it is, its licence
     "objects": ("labelled objects of everyday kinds, made by this package", "MIT"),
     "procedural": ("unlabelled unions of simple solids, made by this package", "MIT"),
@@ -15,11 +16,17 @@ ABOUT = {  # name -> what it is, its licence
         "52,470 CAD models in 55 categories, ShapeNet",
         "non-commercial research, on registration",
     ),
+    "scanobjectnn_obj_bg": ("2,890 scanned objects in 15 categories, with background", _SCANNED),
+    "scanobjectnn_obj_only": ("the same objects, cut free", _SCANNED),
+    "scanobjectnn_pb_t50_rs": ("14,298 of them moved, turned and scaled, cut askew", _SCANNED),
 }
 COUNTS = {  # shapes of each split: the official number first, then those of common copies
     "modelnet40": {"train": (9843, 9840), "test": (2468,)},
     "modelnet10": {"train": (3991,), "test": (908,)},
     "shapenet55": {"train": (41952,), "test": (10518,)},
+    "scanobjectnn_obj_bg": {"train": (2309,), "test": (581,)},
+    "scanobjectnn_obj_only": {"train": (2309,), "test": (581,)},
+    "scanobjectnn_pb_t50_rs": {"train": (11416,), "test": (2882,)},
 }
 TOLERANCE = 1e-3  # unit-sphere radii; built-in shapes lie on a grid of step 2^-11
 
@@ -34,9 +41,10 @@ def describe() -> list[dict[str, object]]:
     rows = []
     for name in NAMES:
         found, where = True, "made when asked for"
-        if name in ("modelnet40", "shapenet55"):
+        if name not in ("objects", "procedural"):
+            home = {"modelnet40": modelnet, "shapenet55": shapenet}.get(name, scanobjectnn)
             try:
-                where = str((modelnet if name == "modelnet40" else shapenet).locate())
+                where = str(home.locate())
             except DataError as error:
                 found, where = False, str(error)
         what, licence = ABOUT[name]
@@ -67,6 +75,8 @@ def check(name: str) -> list[str]:
             clouds = modelnet.modelnet40_clouds(split, fresh=True)
         elif name == "shapenet55":
             clouds = shapenet.shapenet55_clouds(split, fresh=True)
+        elif name in scanobjectnn.VARIANTS:
+            clouds = scanobjectnn.scanobjectnn_clouds(name, split, fresh=True)
         else:
             clouds = load(name, split)
         facts += _facts(clouds, name)
@@ -75,6 +85,8 @@ def check(name: str) -> list[str]:
         facts.insert(0, f"{clouds.name}: {source.layout} layout in {source.root}")
     if name == "shapenet55":
         facts.insert(0, f"{clouds.name}: npy layout in {shapenet.locate()}")
+    if name in scanobjectnn.VARIANTS:
+        facts.insert(0, f"{clouds.name}: h5 layout in {scanobjectnn.locate()}")
     return facts
 
 

@@ -1,7 +1,7 @@
 """ModelNet40 in every layout it is passed around in (paper, section 4.1; Wu et al., 2015).
 
-Four layouts give the same thing: h5 files, meshes (``.off``), text files with normals, and
-``.npy`` files in the meshes' tree. ``datasets/README.md`` shows each one.
+Five layouts give the same thing: h5 files, meshes (``.off``), text files with normals, ``.npy``
+files in the meshes' tree, Point-BERT's pickles (``.dat``). ``datasets/README.md`` shows each one.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from serplib.data.formats import (
     read_xyz,
     sample_surface,
 )
+from serplib.data.pickled import read_dat
 from serplib.data.prepare import cached, choose, fit, remedy
 
 _NAMES40 = (
@@ -55,7 +56,7 @@ class Source:
     """A split as it lies on disk, before its clouds are made.
 
     Attributes:
-        layout: ``"h5"``, ``"off"``, ``"txt"`` or ``"npy"``.
+        layout: ``"h5"``, ``"off"``, ``"txt"``, ``"npy"`` or ``"dat"``.
         root: the folder of the set.
         classes: names in label order: 40, or the 10 of ModelNet10.
         labels: ``(S,)`` int64.
@@ -93,6 +94,8 @@ def locate() -> Path:
 def _layout(root: Path) -> str | None:
     if (root / "train_files.txt").is_file() or any(root.glob("*.h5")):
         return "h5"
+    if any(root.glob("modelnet[14]0_t*_8192pts_fps.dat")):
+        return "dat"
     if any(root.glob("modelnet[14]0_*.txt")):
         return "txt"
     for layout in ("off", "npy"):
@@ -177,6 +180,24 @@ def _tree(root: Path, split: str, layout: str) -> Source:
     return Source(layout, root, classes, torch.tensor(labels), files, read)
 
 
+def _pickled(root: Path, split: str) -> Source:
+    file = next(iter(sorted(root.glob(f"modelnet[14]0_{split}_8192pts_fps.dat"))), None)
+    if file is None:
+        raise DataError(f"{root / f'modelnet40_{split}_8192pts_fps.dat'}: file not found")
+    classes = CLASSES if "40" in file.name[:10] else CLASSES10
+    clouds, labels = read_dat(file)  # S times (N, 6), (S,)
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise DataError(
+            f"{file}: labels {labels.min()} to {labels.max()}; expected 0 to {len(classes) - 1}"
+        )
+
+    def read(i: int) -> tuple[object, np.ndarray]:
+        source = f"{file}, shape {i}"
+        return source, check_points(clouds[i][:, :3].astype(np.float64), source)  # (N, 3)
+
+    return Source("dat", root, classes, torch.from_numpy(labels), [file], read)
+
+
 def source(split: str) -> Source:
     """Find ModelNet40, see in which layout it lies, and list a split of it.
 
@@ -193,12 +214,14 @@ def source(split: str) -> Source:
             return _h5(root, split)
         if layout == "txt":
             return _text(root, split)
+        if layout == "dat":
+            return _pickled(root, split)
         if layout:
             return _tree(root, split, layout)
-        pickled = " (its .dat files are pickles, which are not opened)" * any(root.glob("*.dat"))
         raise DataError(
-            f"{root}: none of the known layouts{pickled}; expected train_files.txt with .h5 files, "
-            "modelnet40_train.txt with .txt files, or <class>/train/*.off or *.npy"
+            f"{root}: none of the known layouts; expected train_files.txt with .h5 files, "
+            "modelnet40_train.txt with .txt files, <class>/train/*.off or *.npy, or "
+            "modelnet40_train_8192pts_fps.dat"
         )
 
 
@@ -226,8 +249,8 @@ def modelnet40_clouds(
     """
     from_disk = source(split)
     index = choose(from_disk.labels, num_shapes, seed)  # (S,)
-    h5 = from_disk.layout == "h5"
-    files = from_disk.files if h5 else [from_disk.files[i] for i in index]
+    h5, packed = from_disk.layout == "h5", from_disk.layout in ("h5", "dat")
+    files = from_disk.files if packed else [from_disk.files[i] for i in index]
 
     def clouds() -> Iterator[tuple[object, np.ndarray]]:
         return (from_disk.read(i) for i in index.tolist())
@@ -239,7 +262,7 @@ def modelnet40_clouds(
         if h5 and len(next(clouds())[1]) == num_points:
             points, checksum = make()
         else:
-            detail = f"{from_disk.layout} {num_points} {index.tolist() if h5 else ''}"
+            detail = f"{from_disk.layout} {num_points} {index.tolist() if packed else ''}"
             points, checksum = cached(from_disk.root / "cache", files, detail, make, fresh)
     labels, classes = from_disk.labels[index], from_disk.classes
     return Clouds(f"modelnet{len(classes)}", split, points, labels, classes, checksum)
