@@ -17,6 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from serplib.expect import expect
+from serplib.geometry import at_least_float32
 
 
 class Passed(NamedTuple):
@@ -129,7 +130,7 @@ class VectorQuantizer(nn.Module):
         return nearest_codes(tokens, self.codes()).view(latent.shape[:-1])
 
     def forward(self, latent: Tensor) -> Passed:  # (B, T, l)
-        _expect_latent(latent, self.codebook)
+        expect(latent, f"B T {self.codebook.shape[1]}", "latent", device=self.codebook.device)
         z = latent.to(self.codebook.dtype)  # (B, T, l)
         if self.cosine:
             z = F.normalize(z, dim=-1)
@@ -254,8 +255,9 @@ class GaussianBottleneck(nn.Module):
         self.register_buffer("step", torch.tensor(0))  # training steps done
 
     def forward(self, latent: Tensor) -> Passed:  # (B, T, l)
-        _expect_latent(latent, self.to_moments.weight)
-        moments = _at_least_float32(self.to_moments(latent))  # (B, T, 2l)
+        weight = self.to_moments.weight  # (2l, l)
+        expect(latent, f"B T {weight.shape[1]}", "latent", device=weight.device)
+        moments = at_least_float32(self.to_moments(latent))  # (B, T, 2l)
         mean, log_variance = moments.chunk(2, -1)  # (B, T, l) each
         log_variance = log_variance.clamp(-20, 10)
         kl = (mean.square() + log_variance.exp() - 1 - log_variance) / 2  # (B, T, l)
@@ -328,8 +330,8 @@ class GumbelBottleneck(nn.Module):
         return self.to_logits(latent).argmax(-1)
 
     def forward(self, latent: Tensor) -> Passed:  # (B, T, l)
-        _expect_latent(latent, self.codebook)
-        logits = _at_least_float32(self.to_logits(latent))  # (B, T, K)
+        expect(latent, f"B T {self.codebook.shape[1]}", "latent", device=self.codebook.device)
+        logits = at_least_float32(self.to_logits(latent))  # (B, T, K)
         log_q, size = logits.log_softmax(-1), logits.shape[-1]  # (B, T, K)
         if self.kl == "token":
             kl = (log_q.exp() * (log_q + math.log(size))).sum(-1).mean()
@@ -354,14 +356,6 @@ class GumbelBottleneck(nn.Module):
 def _risen(step: Tensor, steps: int) -> float:
     """How far a linear warm-up of so many steps is, in the step after ``step`` of them: 0 to 1."""
     return min(1.0, (int(step) + 1) / steps) if steps else 1.0
-
-
-def _expect_latent(latent: Tensor, like: Tensor) -> None:
-    expect(latent, f"B T {like.shape[-1]}", "latent", device=like.device)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _at_least(least: int, **values: float) -> None:

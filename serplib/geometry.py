@@ -21,7 +21,7 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"{len(a)} clouds against {len(b)}: wanted the same batch")
 
 
-def _at_least_float32(points: Tensor) -> Tensor:
+def at_least_float32(points: Tensor) -> Tensor:
     """Half-precision clouds are measured in float32: 8 or 11 bits do not order distances."""
     return points.float() if points.dtype in (torch.float16, torch.bfloat16) else points
 
@@ -39,7 +39,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
         ``(B, Q, N)``, in the float type of the inputs (float32 for half precision).
     """
     _check_pair(a, b)
-    a, b = _at_least_float32(a), _at_least_float32(b)
+    a, b = at_least_float32(a), at_least_float32(b)
     total = (a[:, :, None, 0] - b[:, None, :, 0]).square()  # (B, Q, N)
     for axis in (1, 2):
         total = total + (a[:, :, None, axis] - b[:, None, :, axis]).square()  # (B, Q, N)
@@ -70,7 +70,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
     if fast.usable(points):
         return fast.farthest_point_sample(points, num_samples, start)
     # One contiguous array a coordinate: the loop below reads memory in order.
-    x, y, z = _at_least_float32(points).permute(2, 0, 1).contiguous()  # each (B, N)
+    x, y, z = at_least_float32(points).permute(2, 0, 1).contiguous()  # each (B, N)
     picked = torch.empty(batch, num_samples, dtype=torch.int64, device=points.device)  # (B, m)
     nearest = torch.full_like(x, torch.inf)  # (B, N) squared distance to the nearest picked point
     last = torch.full((batch, 1), start, dtype=torch.int64, device=points.device)  # (B, 1)
@@ -170,7 +170,7 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
     if reduction not in ("none", "mean"):
         raise ValueError(f"reduction is {reduction!r}, wanted 'none' or 'mean'")
     _check_pair(a, b)
-    a, b = _at_least_float32(a), _at_least_float32(b)
+    a, b = at_least_float32(a), at_least_float32(b)
     nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
     from_a = (a - gather(b, nearest_b)).square().sum(-1).mean(-1)  # (B,)
     from_b = (b - gather(a, nearest_a)).square().sum(-1).mean(-1)  # (B,)
