@@ -119,12 +119,8 @@ def read_xyz(path: Path) -> np.ndarray:
     return _xyz(values, path)
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """Points of a ``.npy`` file, ``(N, 3)`` or ``(N, 6)`` of any float type; pickles are refused.
-
-    Returns:
-        ``(N, 3)`` float64, as in the file.
-    """
+def open_npy(path: Path) -> np.ndarray:
+    """The array of a ``.npy`` file, of any shape and type but objects, mapped and not yet read."""
     if not path.is_file():
         raise DataError(f"{path}: file not found")
     try:  # mapped, so a header that promises more than the file holds costs nothing
@@ -133,7 +129,16 @@ def read_npy(path: Path) -> np.ndarray:
         raise DataError(f"{path}: not a plain .npy array ({str(error)[:120]})") from None
     if values.nbytes > MAX_BYTES:
         raise DataError(f"{path}: declares {values.nbytes:,} bytes, more than {MAX_BYTES:,}")
-    return _xyz(values, path)
+    return values
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Points of a ``.npy`` file, ``(N, 3)`` or ``(N, 6)`` of any float type; pickles are refused.
+
+    Returns:
+        ``(N, 3)`` float64, as in the file.
+    """
+    return _xyz(open_npy(path), path)
 
 
 def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
