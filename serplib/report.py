@@ -4,49 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
-import io
-import math
 from pathlib import Path
 
 from serplib import records
-from serplib.tables import accuracy_rows, arms
+from serplib.curves import draw
 from serplib.wording import caveats, environment_line, markdown, tables
-
-
-def figure_png(found: list[dict]) -> bytes:
-    """Validation loss of each pre-training and accuracy of each arm, as a PNG."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    by_name = arms(found)
-    pretrained = [name for name, group in by_name.items() if "restoration" in group[0]["metrics"]]
-    rows = accuracy_rows(found)
-    figure = Figure(figsize=(11, 1.5 + 0.32 * max(len(rows), 8)), layout="constrained")
-    FigureCanvasAgg(figure)
-    with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a label is a $
-        _draw(*figure.subplots(1, 2), by_name, pretrained, rows)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=90)
-    return buffer.getvalue()
-
-
-def _draw(left, right, by_name: dict, pretrained: list[str], rows: list[dict]) -> None:
-    for name in pretrained:
-        for i, record in enumerate(by_name[name]):
-            loss = [entry["valid_total"] for entry in record["history"]]
-            relative = [value / loss[0] for value in loss]
-            left.plot(range(1, len(loss) + 1), relative, color=f"C{pretrained.index(name)}",
-                      label=name if i == 0 else None)  # fmt: skip
-    left.set(title="Pre-training", xlabel="epoch", ylabel="validation loss / that of epoch 1")
-    if pretrained:
-        left.legend(frameon=False)
-    for place, row in enumerate(rows):
-        sd = 0 if math.isnan(row["sd"]) else row["sd"]
-        right.errorbar(row["mean"], place, xerr=sd, fmt="o", color="#0072B2")
-    right.set_yticks(range(len(rows)), [f"{row['label']} ({row['group']})" for row in rows])
-    right.invert_yaxis()
-    right.set(title="Test accuracy, mean ± sd over seeds", xlabel="%")
 
 
 def write(suite: str, profile: str, found: list[dict], outcomes: list[dict]) -> dict:
@@ -72,11 +34,9 @@ def write(suite: str, profile: str, found: list[dict], outcomes: list[dict]) -> 
                 body.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>")
             body.append("</table>")
         body += [f"<p>{html.escape(note)}</p>" for note in shown["caveats"]]
-        picture = base64.b64encode(figure_png(found)).decode()
-        body.append(
-            f'<img src="data:image/png;base64,{picture}" alt="Left: validation loss of each '
-            'pre-training by epoch. Right: test accuracy of each arm with its spread over seeds.">'
-        )
+        for title, picture in (draw(found) | _restored(folder, found)).items():
+            picture = base64.b64encode(picture).decode()
+            body.append(f'<p><img src="data:image/png;base64,{picture}" alt="{title}"></p>')
         body.append(f"<p>{html.escape(environment_line(found))}.</p>")
         (folder / "report.md").write_text(markdown(found), encoding="utf-8")
     if failed:
@@ -88,6 +48,19 @@ def write(suite: str, profile: str, found: list[dict], outcomes: list[dict]) -> 
     shown["path"].write_text(_PAGE.format(title=html.escape(suite), body="\n".join(body)),
                              encoding="utf-8")  # fmt: skip
     return shown
+
+
+def _restored(folder: Path, found: list[dict]) -> dict[str, bytes]:
+    """The pictures that runs of figure 4 left in their folders, one an arm, by what they show."""
+    pictures = {}
+    for record in found:
+        about = record["run"]
+        place = f"{about['name']}-seed{record['parameters']['seed']}-{about['hash'][:8]}"
+        path = folder / place / "figure.png"
+        if path.is_file():
+            title = "Figure 4: " + html.escape(about.get("label", about["name"]))
+            pictures.setdefault(title, path.read_bytes())
+    return pictures
 
 
 _PAGE = """<!doctype html>

@@ -231,7 +231,10 @@ def test_probe_rows_pair_with_the_untrained_encoder():
     assert lines[1][-3:] == ["2 of 2 seeds", "40.00 ± 0.00", "3.0"]
 
 
-SUITES = ("bottlenecks", "pretext", "fewshot", "leakage", "table1", "table2")
+SUITES = (
+    *("bottlenecks", "pretext", "fewshot", "leakage", "table1", "table2"),
+    *("robustness", "figure4"),
+)
 
 
 @pytest.mark.parametrize("suite", SUITES)
