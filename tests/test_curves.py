@@ -99,6 +99,5 @@ def test_pictures_of_figure_4_are_in_the_page(tmp_path, monkeypatch):
     (place / "figure.png").write_bytes(b"\x89PNG figure")
     page = report.write("fewshot", "laptop", [record], [])["path"].read_text()
     assert 'alt="Figure 4: &lt;i&gt;x&lt;/i&gt;"' in page
-    import base64
 
     assert base64.b64encode(b"\x89PNG figure").decode() in page
