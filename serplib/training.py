@@ -143,6 +143,11 @@ class _Loop:
         """The mean over processes of what was summed over the steps of an epoch, a step."""
         return float(self.accelerator.reduce(value, "mean")) / self.steps_per_epoch
 
+    def tell(self, entry: dict[str, float]) -> None:
+        """Keep what an epoch came to, and pass it to the accelerator's trackers, if it has any."""
+        self.history.append(entry)
+        self.accelerator.log(entry, step=entry["epoch"])
+
     def save(self) -> None:
         if self.folder is None or not self.accelerator.is_main_process:
             return
@@ -196,7 +201,7 @@ def pretrain(
         entry = {"epoch": epoch + 1, "lr": learning_rate(step, loop.steps_per_epoch, optim)}
         entry |= {f"train_{k}": loop.mean(v) for k, v in sums.items()}
         entry |= validate_pretext(task, valid, optim.batch_size, seed, loop.accelerator.device)
-        loop.history.append(entry)
+        loop.tell(entry)
         loop.bar.set_postfix_str(f"valid {entry['valid_total']:.5f}")
     return loop.history
 
@@ -273,7 +278,7 @@ def finetune(
                     k: v.detach().cpu().clone() for k, v in classifier.state_dict().items()
                 }
             loop.bar.set_postfix_str(f"valid {best:.3f}")
-        loop.history.append(entry)
+        loop.tell(entry)
     if loop.best is not None:
         classifier.load_state_dict(loop.best)
     return loop.history, score(classifier, load_test(), optim.batch_size)

@@ -754,3 +754,29 @@ def test_few_labels_names_what_is_wrong():
         few_labels(labelled(5, 5, 5), 0, 0)
     with pytest.raises(DataError, match=r"a class has 4 shapes, 5 wanted"):
         few_labels(labelled(5, 4, 5), 5, 0)
+
+
+def test_an_accelerators_trackers_are_told_of_every_epoch():
+    """TensorBoard and others come through Accelerate; without a tracker nothing is logged."""
+    from accelerate import Accelerator
+    from accelerate.tracking import GeneralTracker
+
+    told = []
+
+    class Tracker(GeneralTracker):
+        name, requires_logging_directory = "list", False
+        main_process_only = True
+
+        @property
+        def tracker(self):
+            return told
+
+        def log(self, values, step=None, **more):
+            told.append((step, values))
+
+    accelerator = Accelerator(cpu=True, log_with=Tracker())
+    accelerator.init_trackers("here")
+    history = pretrain(task(), points(8), points(2), OPTIM, 0, None, accelerator)
+    assert [step for step, _ in told] == [entry["epoch"] for entry in history]
+    assert [values for _, values in told] == history
+    assert Accelerator(cpu=True).trackers == []
