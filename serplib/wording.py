@@ -189,7 +189,8 @@ def caveats(found: list[dict]) -> list[str]:
             "No model here restores better than copying its input does: the pre-training is too "
             "short for its task, so that these gains say nothing about SeRP trained in full."
         )
-    pretrained = {r["data"]["train"]["name"] for r in found if "restoration" in r["metrics"]}
+    trained = [r for r in found if "restoration" in r["metrics"] and "train" in r["data"]]
+    pretrained = {r["data"]["train"]["name"] for r in trained}
     if pretrained and pretrained != {"shapenet55"}:
         notes.append(f"Pre-trained on {', '.join(sorted(pretrained))} in the place of ShapeNet.")
     return notes
