@@ -288,3 +288,9 @@ def test_rows_average_over_seeds():
     assert rows["scratch"]["gain"] is None and rows["scratch"]["published"] is None
     assert rows["ours"]["shapes"]["gain"] == pytest.approx(10)
     assert rows["ours"]["significant"] == 0  # 4 of 40 shapes gained, none lost: p = 1/8
+
+
+def test_fewer_labels_come_first_and_all_labels_last():
+    wanted = ["1 label a class", "8 labels a class", "30 labels a class", "all labels"]
+    found = [record(name, 0, 0.5, group=name) for name in sorted(wanted)]
+    assert [row["group"] for row in tables.accuracy_rows(found)] == wanted
