@@ -9,10 +9,10 @@ SHELL := /bin/bash
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test elsewhere lab site notebooks bench lock clean
+.PHONY: help setup course test elsewhere lab site notebooks bench bench-gpu lock clean
 
 help:  ## list the commands
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## make .venv from requirements.lock; nothing when it is fresh
 
@@ -55,6 +55,9 @@ notebooks: setup  ## execute the committed notebooks again, and clean them
 
 bench: setup  ## time each operation beside its peers
 	$(BIN)/python tests/benchmarks/bench.py
+
+bench-gpu: setup  ## check and time the GPU kernels and whole training steps; under 8 minutes
+	$(BIN)/python tests/benchmarks/gpu.py
 
 lock: setup  ## renew requirements.lock after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools

@@ -2,7 +2,8 @@
 
 Plain torch: every operation is batched, runs on any device and takes any float type, and breaks
 ties towards the lowest index, so that two machines agree. The notebooks build each by hand.
-Where `fast` can do a search sooner and to the same result, the functions here hand it over.
+Where `kernels` (on a GPU) or `fast` (on a CPU) can do a search sooner and to the same result, the
+functions here hand it over.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from serplib import fast
+from serplib import fast, kernels
 from serplib.expect import expect
 
 
@@ -67,8 +68,9 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
         raise ValueError(f"num_samples is {num_samples}, wanted 1..{num_points} (the points given)")
     if not 0 <= start < num_points:
         raise ValueError(f"start is {start}, wanted 0..{num_points - 1}")
-    if fast.usable(points):
-        return fast.farthest_point_sample(points, num_samples, start)
+    for compiled in (kernels, fast):
+        if compiled.usable(points):
+            return compiled.farthest_point_sample(points, num_samples, start)
     # One contiguous array a coordinate: the loop below reads memory in order.
     x, y, z = at_least_float32(points).permute(2, 0, 1).contiguous()  # each (B, N)
     picked = torch.empty(batch, num_samples, dtype=torch.int64, device=points.device)  # (B, m)
@@ -105,8 +107,9 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     if not 1 <= k <= points.shape[1]:
         raise ValueError(f"k is {k}, wanted 1..{points.shape[1]} (the points given)")
     _check_pair(queries, points)
-    if fast.usable(queries, points):
-        return fast.knn(queries, points, k)
+    for compiled in (kernels, fast):
+        if compiled.usable(queries, points):
+            return compiled.knn(queries, points, k)
     distance = squared_distances(queries, points)  # (B, Q, N)
     if distance.dtype != torch.float32:
         return distance.sort(dim=-1, stable=True).indices[..., :k]  # (B, Q, k)
@@ -148,8 +151,9 @@ def nearest_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         ``(B, N)`` int64 indices into ``b``, and ``(B, M)`` int64 indices into ``a``.
     """
     _check_pair(a, b)
-    if fast.usable(a, b):
-        return fast.nearest(a, b)
+    for compiled in (kernels, fast):
+        if compiled.usable(a, b):
+            return compiled.nearest(a, b)
     distance = squared_distances(a, b)  # (B, N, M)
     return distance.argmin(2), distance.argmin(1)
 

@@ -1,7 +1,12 @@
-"""What all tests share: one thread, and where the real ModelNet40 is."""
+"""What all tests share: one thread, and Triton's interpreter where there is no GPU."""
+
+import os
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is imported
 
 torch.set_num_threads(1)
 

@@ -1,0 +1,171 @@
+"""Check the kernels on a GPU, time them and whole steps, write results/bench-<device>.json.
+
+    make bench-gpu                           # one CUDA device, under 8 minutes
+    python tests/benchmarks/gpu.py --smoke   # does this script run? small, anywhere; writes nothing
+
+Correctness comes first: a kernel that differs from the plain code ends the script. What has been
+measured is on disk after every row.
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from serplib import fast, geometry, kernels, records
+from serplib.classify import autoencoder
+from serplib.perturb import named_generator
+from serplib.presets import PRESETS
+from serplib.pretext import Pretext
+
+SMOKE = "--smoke" in sys.argv
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+REPEATS = 2 if SMOKE else 30
+BATCH = 2 if SMOKE else 128
+# (work, batch, points, samples or k): the sizes of the paper's Transformer, and a dense cloud.
+FPS = [("FPS", BATCH, 1024, 64), ("FPS", 1, 2048 if SMOKE else 10_000, 16 if SMOKE else 1024)]
+KNN = [("kNN, 64 queries", BATCH, 1024, 32)]
+CHAMFER = [("Chamfer, patches", BATCH * 64, 32), ("Chamfer, clouds", BATCH, 1024)]
+STEPS = [("pointnet", "quick"), ("transformer", "quick")] if SMOKE else [
+    ("pointnet", "authors_code"), ("pointnet", "paper"),
+    ("transformer", "authors_code"), ("transformer", "paper"),
+]  # fmt: skip
+
+
+def clouds(batch: int, num_points: int, seed: int) -> Tensor:
+    """Random points on the unit sphere's surface, ``(B, N, 3)`` float32."""
+    points = torch.randn(batch, num_points, 3, generator=named_generator(seed, "bench"))
+    return torch.nn.functional.normalize(points, dim=-1).to(DEVICE)
+
+
+def milliseconds(call: Callable[[], object]) -> float:
+    """Median over `REPEATS` calls, after three to warm up; the device is waited for each time."""
+    times = []
+    for _ in range(REPEATS + 3):
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        call()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return 1000 * statistics.median(times[3:])
+
+
+def plain(function: Callable, *arguments: object) -> object:
+    """The same call with the kernels and the code for the CPU switched off."""
+    kept, kernels.AVAILABLE, fast.AVAILABLE = (kernels.AVAILABLE, fast.AVAILABLE), False, False
+    try:
+        return function(*arguments)
+    finally:
+        kernels.AVAILABLE, fast.AVAILABLE = kept
+
+
+def operations():
+    """``(name, function, arguments)``: each search, and Chamfer with its gradient."""
+    for name, batch, num_points, m in FPS:
+        about = f"{name}, {batch} x {num_points} -> {m}"
+        yield about, geometry.farthest_point_sample, (clouds(batch, num_points, 0), m)
+    for name, batch, num_points, k in KNN:
+        points = clouds(batch, num_points, 1)
+        yield (
+            f"{name} in {batch} x {num_points}, k = {k}",
+            geometry.knn,
+            (points[:, :64], points, k),
+        )
+    for name, batch, num_points in CHAMFER:
+        a, b = (clouds(batch, num_points, seed) for seed in (2, 3))
+        yield f"{name}, {batch} x {num_points}", chamfer, (a.requires_grad_(), b)
+
+
+def chamfer(a: Tensor, b: Tensor) -> Tensor:
+    """The gradient of the Chamfer distance."""
+    return torch.autograd.grad(geometry.chamfer_l2(a, b), a)[0]
+
+
+def check(name: str, function: Callable, arguments: tuple) -> None:
+    """The kernels' answer is the plain code's, bit for bit, or the script ends."""
+    if not torch.equal(function(*arguments), plain(function, *arguments)):
+        sys.exit(f"{name}: the kernel's answer is not the plain code's; nothing is timed")
+
+
+def compiled(function: Callable, arguments: tuple) -> float | None:
+    """Milliseconds of torch.compile of the plain code; None where it does not compile."""
+    try:
+        peer = torch.compile(function)
+        return milliseconds(lambda: plain(peer, *arguments))
+    except Exception as error:  # a peer that fails is a row without a number
+        print(f"torch.compile: {type(error).__name__}")
+        return None
+
+
+def step(model: str, preset: str) -> dict[str, float]:
+    """One pre-training step: ms, clouds a second, operations, and the share that geometry takes."""
+    settings = PRESETS[preset]
+    task = Pretext(autoencoder(settings, model), settings.corruption).to(DEVICE)
+    optimizer = torch.optim.AdamW(task.parameters(), fused=DEVICE.type == "cuda")
+    points = clouds(BATCH, settings.corruption.num_points, 4)
+    generator = torch.Generator(DEVICE).manual_seed(0)
+
+    def whole() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=DEVICE.type == "cuda"):
+            loss = task(points, generator)["total"]
+        loss.backward()
+        optimizer.step()
+
+    def searches() -> None:  # what a step asks of the geometry, without the network
+        perturbed, clean, _ = task.corrupt(points, generator)
+        if model == "transformer":
+            geometry.chamfer_l2(
+                *[task.model.encoder.patches(perturbed, clean).inputs.flatten(0, 1)] * 2
+            )
+
+    with FlopCounterMode(display=False) as counter:
+        whole()
+    found = {"ms": milliseconds(whole), "geometry_ms": milliseconds(searches)}
+    found["clouds_per_second"] = 1000 * BATCH / found["ms"]
+    found["flops_per_step"] = float(counter.get_total_flops())
+    found["tflops_per_second"] = found["flops_per_step"] / found["ms"] / 1e9
+    found["geometry_share"] = found["geometry_ms"] / found["ms"]
+    return found
+
+
+def main() -> None:
+    """Check, then time, row by row."""
+    if DEVICE.type != "cuda" and not SMOKE:
+        sys.exit("no CUDA device: --smoke shows that the script runs")
+    rows, about = [], records.environment()
+    place = re.sub(r"\W+", "-", about["device"]).strip("-").lower()
+    path = records.project_root() / "results" / f"bench-{place}.json"
+
+    def tell(row: dict) -> None:
+        print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
+        rows.append(row)
+        if not SMOKE:
+            records.write_json(path, {"environment": about, "repeats": REPEATS, "rows": rows})
+
+    work = list(operations())
+    for one in work:
+        check(*one)
+    print("checked:", "kernels and plain code agree" if kernels.usable(work[0][2][0]) else
+          "no kernels here, the plain code agrees with itself")  # fmt: skip
+    for name, function, arguments in work:
+        row = {"work": name, "kernels_ms": milliseconds(partial(function, *arguments))}
+        row["plain_ms"] = milliseconds(partial(plain, function, *arguments))
+        row["compiled_ms"] = None if SMOKE or "FPS" in name else compiled(function, arguments)
+        tell(row)
+    for model, preset in STEPS:
+        tell({"work": f"step, {preset} {model}, batch {BATCH}"} | step(model, preset))
+
+
+if __name__ == "__main__":
+    main()

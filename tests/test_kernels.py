@@ -1,0 +1,174 @@
+"""`serplib.kernels` against the plain code: on a GPU, or in Triton's interpreter.
+
+The interpreter runs a program at a time in Python: the clouds are few and small.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from serplib import fast, geometry, kernels
+from serplib.perturb import named_generator
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+needs_triton = pytest.mark.skipif(
+    kernels.triton is None, reason="needs Triton: pip install triton (Linux)"
+)
+SIZES = [(1, 1), (2, 2), (3, 33), (2, 64), (1, 100)]
+
+
+@pytest.fixture
+def kernels_alone(monkeypatch):
+    """The kernels take clouds on the CPU as well; what they refuse goes to the plain code."""
+    monkeypatch.setattr(kernels, "ON_CPU", True)
+    monkeypatch.setattr(fast, "AVAILABLE", False)
+
+
+def plain(function, *arguments):
+    kept, kernels.AVAILABLE = kernels.AVAILABLE, False
+    try:
+        return function(*arguments)
+    finally:
+        kernels.AVAILABLE = kept
+
+
+def clouds(kind, batch, num_points, name=0):
+    """Random clouds, or whole coordinates from -1 to 1: 27 places, hence ties and duplicates."""
+    generator = named_generator("kernels", kind, batch, num_points, name)
+    if kind == "grid":
+        points = torch.randint(-1, 2, (batch, num_points, 3), generator=generator).float()
+    else:
+        points = torch.randn(batch, num_points, 3, generator=generator)
+    return points.to(DEVICE)
+
+
+@needs_triton
+@pytest.mark.parametrize(("batch", "num_points"), SIZES)
+@pytest.mark.parametrize("kind", ["random", "grid"])
+def test_farthest_points_are_those_of_the_plain_code(kernels_alone, kind, batch, num_points):
+    points = clouds(kind, batch, num_points)
+    assert kernels.usable(points)
+    for start in {0, num_points // 2, num_points - 1}:
+        asked = points, min(num_points, 12), start
+        found = geometry.farthest_point_sample(*asked)
+        assert torch.equal(found, plain(geometry.farthest_point_sample, *asked))
+
+
+@needs_triton
+@pytest.mark.parametrize(("batch", "num_points"), SIZES)
+@pytest.mark.parametrize("kind", ["random", "grid"])
+def test_neighbours_are_those_of_the_plain_code(kernels_alone, kind, batch, num_points):
+    points, queries = clouds(kind, batch, num_points), clouds(kind, batch, 3, "queries")
+    assert kernels.usable(queries, points)
+    for k in {1, min(num_points, 5), min(num_points, 33)}:
+        found = geometry.knn(queries, points, k)
+        assert torch.equal(found, plain(geometry.knn, queries, points, k))
+
+
+@needs_triton
+@pytest.mark.parametrize("sizes", [(1, 1), (1, 70), (70, 1), (32, 32), (33, 65)])
+@pytest.mark.parametrize("kind", ["random", "grid"])
+def test_nearest_pairs_are_those_of_the_plain_code(kernels_alone, kind, sizes):
+    a, b = (clouds(kind, 2, size, name) for name, size in zip("ab", sizes))
+    found = geometry.nearest_pairs(a, b)
+    for ours, exact in zip(found, plain(geometry.nearest_pairs, a, b)):
+        assert ours.dtype == torch.int64 and torch.equal(ours, exact)
+
+
+@needs_triton
+def test_chamfer_and_its_gradient_are_those_of_the_plain_code(kernels_alone):
+    a, b = clouds("random", 3, 32, "a").requires_grad_(), clouds("random", 3, 40, "b")
+    ends = []
+    for way in (lambda f, *x: f(*x), plain):
+        loss = way(geometry.chamfer_l2, a, b)
+        (gradient,) = torch.autograd.grad(loss, a)
+        ends.append((loss.detach(), gradient))
+    assert torch.equal(ends[0][0], ends[1][0]) and torch.equal(ends[0][1], ends[1][1])
+    assert ends[0][1].abs().sum() > 0
+
+
+@needs_triton
+def test_distances_are_summed_as_the_plain_code_sums_them(kernels_alone):
+    """Points whose order hangs on the last bit: any other rounding of the sums would swap some."""
+    generator = named_generator("last bit")
+    on_sphere = torch.nn.functional.normalize(torch.randn(1, 512, 3, generator=generator), dim=-1)
+    points = on_sphere.to(DEVICE)
+    centre = torch.zeros(1, 1, 3, device=DEVICE)  # all at distance 1, up to rounding
+    found = geometry.knn(centre, points, 64)
+    assert torch.equal(found, plain(geometry.knn, centre, points, 64))
+    rounded_otherwise = geometry.knn(centre.double(), points.double(), 64)
+    assert not torch.equal(found, rounded_otherwise)
+
+
+@needs_triton
+@pytest.mark.parametrize("layout", ["transposed", "strided", "sliced", "expanded"])
+def test_layout_in_memory_does_not_matter(kernels_alone, layout):
+    points = clouds("random", 2, 24)
+    views = {
+        "transposed": points.transpose(1, 2).contiguous().transpose(1, 2),
+        "strided": points.repeat_interleave(2, 1)[:, ::2],
+        "sliced": torch.cat([points, points], 2)[..., 3:],
+        "expanded": points[:1].expand(2, -1, -1),
+    }
+    given = views[layout]
+    same = given.contiguous()
+    assert torch.equal(
+        geometry.farthest_point_sample(given, 6), plain(geometry.farthest_point_sample, same, 6)
+    )
+    assert torch.equal(geometry.knn(given, given, 4), plain(geometry.knn, same, same, 4))
+
+
+@needs_triton
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_what_is_not_finite_stays_within_range(kernels_alone, bad):
+    points = clouds("random", 2, 20)
+    points[0, 3] = bad
+    for found in (
+        geometry.farthest_point_sample(points, 8),
+        geometry.knn(points[:, :4], points, 20),
+        *geometry.nearest_pairs(points, points),
+    ):
+        assert found.min() >= 0 and found.max() < 20
+    other = plain(geometry.farthest_point_sample, points[1:], 8)  # the other cloud is not touched
+    assert torch.equal(geometry.farthest_point_sample(points, 8)[1:], other)
+
+
+def test_the_kernels_take_float32_of_their_size_alone(monkeypatch):
+    monkeypatch.setattr(kernels, "AVAILABLE", True)
+    monkeypatch.setattr(kernels, "ON_CPU", True)
+    assert kernels.usable(torch.zeros(2, kernels.LARGEST, 3))
+    assert not kernels.usable(torch.zeros(2, kernels.LARGEST + 1, 3))
+    assert not kernels.usable(torch.zeros(2, 5, 3), torch.zeros(2, 5, 3).double())
+    assert not kernels.usable(torch.zeros(2, 5, 3, device="meta"))
+    monkeypatch.setattr(kernels, "ON_CPU", False)
+    assert not kernels.usable(torch.zeros(2, 5, 3))
+    monkeypatch.setattr(kernels, "AVAILABLE", False)
+    assert not kernels.usable(torch.zeros(2, 5, 3))
+
+
+def test_geometry_hands_over_to_the_kernels_first(monkeypatch):
+    handed = []
+
+    def took(name):
+        return lambda *arguments: handed.append(name) or (torch.zeros(1), torch.zeros(1))
+
+    monkeypatch.setattr(kernels, "usable", lambda *clouds: True)
+    for name in ("farthest_point_sample", "knn", "nearest"):
+        monkeypatch.setattr(kernels, name, took(name))
+    points = torch.zeros(1, 4, 3)
+    geometry.farthest_point_sample(points, 2)
+    geometry.knn(points, points, 2)
+    geometry.nearest_pairs(points, points)
+    assert handed == ["farthest_point_sample", "knn", "nearest"]
+
+
+def test_the_script_for_a_gpu_runs():
+    script = Path(__file__).parent / "benchmarks" / "gpu.py"
+    done = subprocess.run([sys.executable, script, "--smoke"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("checked: ")
+    rows = [line for line in done.stdout.splitlines() if line.startswith("{'work': ")]
+    assert len(rows) == 7 and sum("'clouds_per_second': " in row for row in rows) == 2
