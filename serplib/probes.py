@@ -1,6 +1,6 @@
 """What a frozen encoder knows: probes without training it further, and its health (section 4.2).
 
-Linear SVM and nearest neighbours are scikit-learn's, chosen on shapes held out of the training set
+Every head is scikit-learn's, its setting chosen on shapes held out of the training set
 (`serplib.data.splits.hold_out`); the test set comes from a callable that is called once, when all
 choices have been made. Every probe stands beside the untrained encoder of the same shape, which is
 strong, and beside features made by hand.
@@ -20,6 +20,8 @@ from serplib.perturb import named_generator
 
 SVM_C = (0.001, 0.01, 0.1, 1.0)
 KNN_K = (1, 3, 5, 10, 20)
+LINEAR_C = (0.01, 0.1, 1.0)
+MLP3_DECAY = (1e-4, 1e-2, 1.0)
 
 
 @torch.no_grad()
@@ -86,7 +88,7 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
     return float(cross / ((a.T @ a).norm() * (b.T @ b).norm()).clamp_min(1e-12))
 
 
-def _svm(c: float):
+def _svm(c: float, seed: int = 0):
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
@@ -94,10 +96,36 @@ def _svm(c: float):
     return make_pipeline(StandardScaler(), LinearSVC(C=c, dual="auto", max_iter=3000, tol=1e-3))
 
 
-def _knn(k: int):
+def _knn(k: int, seed: int = 0):
     from sklearn.neighbors import KNeighborsClassifier
 
     return KNeighborsClassifier(n_neighbors=k, metric="cosine")
+
+
+def _linear(c: float, seed: int = 0):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300, tol=1e-3))
+
+
+def _mlp3(decay: float, seed: int = 0):
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    head = MLPClassifier((256, 256), alpha=decay, max_iter=200, tol=1e-3, random_state=seed)
+    return make_pipeline(StandardScaler(), head)
+
+
+# Name of a head: how it is made, the name of its one setting, and what that is chosen from.
+HEADS = {
+    "svm": (_svm, "c", SVM_C),
+    "knn": (_knn, "k", KNN_K),
+    "linear": (_linear, "c", LINEAR_C),  # "MLP-linear" of the literature: one layer, cross-entropy
+    "mlp3": (_mlp3, "decay", MLP3_DECAY),  # "MLP-3": three layers
+}
 
 
 def probe(
@@ -106,39 +134,47 @@ def probe(
     load_test: Callable[[], Clouds],
     seed: int,
     valid_fraction: float = 0.1,
+    heads: tuple[str, ...] = ("svm", "knn"),
 ) -> dict:
-    """Linear SVM and k nearest neighbours on frozen features.
+    """Classifiers on frozen features: linear SVM, nearest neighbours, and others of `HEADS`.
 
     Args:
         embed: clouds ``(S, N, 3)`` to features ``(S, D)``, such as ``partial(features, encoder)``.
-        train: labelled clouds; ``valid_fraction`` of each class picks the SVM's C from `SVM_C` and
-            the neighbours' k from `KNN_K` (the first of the best), then all of them are learnt.
-        load_test: called once, after both have been chosen.
+        train: labelled clouds; ``valid_fraction`` of each class picks the setting of each head
+            (the first of the best), then all of them are learnt.
+        load_test: called once, after all have been chosen.
+        heads: names in `HEADS`.
 
     Returns:
-        For ``svm`` and ``knn``: the choice (``svm_c``, ``knn_k``), ``*_accuracy`` and
-        ``*_mean_class_accuracy`` (0 to 1) over the test shapes, ``*_correct`` as in
-        `training.score`; and of the test features ``rankme``, ``feature_variance``, their ``dim``.
+        For each head: the choice (``svm_c``, ``knn_k``, ``linear_c``, ``mlp3_decay``),
+        ``*_accuracy`` and ``*_mean_class_accuracy`` (0 to 1) over the test shapes, ``*_correct`` as
+        in `training.score`; and of the test features ``rankme``, ``feature_variance``, their
+        ``dim``.
+
+    Raises:
+        ValueError: an unknown head.
     """
     from serplib.training import accuracy_of
 
+    if unknown := [head for head in heads if head not in HEADS]:
+        raise ValueError(f"heads has {unknown}, wanted some of {list(HEADS)}")
     fit, valid = hold_out(train, valid_fraction, seed)
     parts = {name: embed(c.points).numpy() for name, c in (("fit", fit), ("valid", valid))}
     chosen = {}
-    for name, make, options in (("svm", _svm, SVM_C), ("knn", _knn, KNN_K)):
-        options = [o for o in options if name == "svm" or o <= len(fit)]
+    for name in heads:
+        make, _, options = HEADS[name]
+        options = [o for o in options if name != "knn" or o <= len(fit)]
         scores = [
-            make(o).fit(parts["fit"], fit.labels).score(parts["valid"], valid.labels)
+            make(o, seed).fit(parts["fit"], fit.labels).score(parts["valid"], valid.labels)
             for o in options
         ]
-        chosen[name] = make, options[scores.index(max(scores))]
+        chosen[name] = options[scores.index(max(scores))]
     whole = embed(train.points).numpy()
-    models = {name: make(o).fit(whole, train.labels) for name, (make, o) in chosen.items()}
+    models = {name: HEADS[name][0](o, seed).fit(whole, train.labels) for name, o in chosen.items()}
     test = load_test()
     embedded = embed(test.points)
-    result = {
-        "svm_c": chosen["svm"][1],
-        "knn_k": chosen["knn"][1],
+    result = {f"{name}_{HEADS[name][1]}": choice for name, choice in chosen.items()}
+    result |= {
         "rankme": rankme(embedded),
         "feature_variance": feature_variance(embedded),
         "dim": embedded.shape[1],

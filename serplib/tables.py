@@ -140,7 +140,11 @@ def probe_rows(found: list[dict]) -> list[dict]:
             continue
         row = {"name": name, "label": group[0]["run"].get("label", name)}
         row |= gain_over(found, name, "probes", "svm_")
-        row["knn"] = mean_sd([100 * p["knn_accuracy"] for p in probes])
+        row |= {
+            head: mean_sd([100 * p[f"{head}_accuracy"] for p in probes])
+            for head in ("knn", "linear", "mlp3")
+            if all(f"{head}_accuracy" in p for p in probes)
+        }
         row |= {k: statistics.fmean(p[k] for p in probes) for k in ("rankme", "feature_variance")}
         row["few_shot"] = {
             key[9:].replace("_", " "): mean_sd([100 * x for p in probes for x in p[key]["folds"]])

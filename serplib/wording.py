@@ -55,12 +55,16 @@ def _probe_tables(found: list[dict]) -> list[tuple[str, list[str], list[list[str
     if not rows:
         return []
     heads = ["encoder", "linear SVM", "seeds", "gain over untrained [95 %, over seeds]"]
+    others = {"kNN": "knn", "one layer": "linear", "three layers": "mlp3"}
+    others = {head: key for head, key in others.items() if any(key in row for row in rows)}
     lines = [
-        [row["label"], *_ours_text(row), _pair_text(row["knn"]), _number(row["rankme"], 1)]
+        [row["label"], *_ours_text(row)]
+        + [_pair_text(row[key]) if key in row else "" for key in others.values()]
+        + [_number(row["rankme"], 1)]
         for row in rows
     ]
     title = f"Frozen encoders on {_data_name(found, rows[0]['name'])}, accuracy %"
-    made = [(title, heads + _GAIN_HEADS + ["kNN", "RankMe"], lines)]
+    made = [(title, heads + _GAIN_HEADS + [*others, "RankMe"], lines)]
     shown = [row for row in rows if row["few_shot"]]
     if shown:
         heads = ["encoder", *shown[0]["few_shot"]]

@@ -534,6 +534,11 @@ def test_gather_takes_cloud_by_cloud():
     assert gather(features, index[:, 0]).equal(got[:, 0])
 
 
+def test_gather_takes_any_number_of_clouds():
+    points = torch.arange(900.0).view(300, 1, 3)
+    assert gather(points, torch.zeros(300, 2, dtype=torch.long)).equal(points.expand(-1, 2, -1))
+
+
 def test_gather_gradient_counts_how_often_a_point_is_taken():
     points = torch.zeros(1, 3, 3, requires_grad=True)
     gather(points, torch.tensor([[0, 2, 2]])).sum().backward()
@@ -554,6 +559,7 @@ CLOUD = torch.zeros(2, 5, 3)
         (lambda: farthest_point_sample(CLOUD, 0), r"num_samples is 0, wanted 1\.\.5"),
         (lambda: farthest_point_sample(CLOUD, 2, start=5), r"start is 5, wanted 0\.\.4"),
         (lambda: farthest_point_sample(CLOUD, 2, start=-1), r"start is -1, wanted 0\.\.4"),
+        (lambda: farthest_point_sample(CLOUD[:, :4], 2, start=4), r"start is 4, wanted 0\.\.3"),
         (lambda: farthest_point_sample(CLOUD[0], 2), r"points has shape \(5, 3\)"),
         (lambda: farthest_point_sample(CLOUD[..., :2], 2), r"shape \(2, 5, 2\)"),
         (lambda: farthest_point_sample(CLOUD[:, :0], 1), r"shape \(2, 0, 3\)"),

@@ -304,6 +304,13 @@ def test_patches_may_be_as_large_as_the_cloud():
     assert Perturbation(6, 6)(points, named_generator(15)).touched.all()
 
 
+def test_one_patch_of_one_point_moves_one_point():
+    points = sphere(3, 9)
+    bent = Perturbation(1, 1)(points, named_generator(16))
+    assert bent.touched.sum(1).tolist() == [1, 1, 1]
+    assert ((bent.points != points).any(-1) == bent.touched).all()
+
+
 # ---------------------------------------------------------------- bad arguments
 
 

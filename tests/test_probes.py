@@ -127,14 +127,28 @@ def test_settings_are_chosen_before_the_test_set_is_seen(monkeypatch):
     """The test set is asked for once, after the last choice; other test labels change nothing."""
     calls = []
     train, test = separable(), separable(90, name="test")
-    original = probes._svm
-    monkeypatch.setattr(probes, "_svm", lambda c: calls.append(c) or original(c))
+    make, *rest = probes.HEADS["svm"]
+    told = (lambda c, seed: calls.append(c) or make(c, seed), *rest)
+    monkeypatch.setitem(probes.HEADS, "svm", told)
     found = probes.probe(flat, train, lambda: calls.append("test") or test, seed=0)
     assert calls.count("test") == 1 and calls[-1] == "test"
     wrong = Clouds("made", "test", test.points, test.labels.roll(1), test.classes, "none")
     again = probes.probe(flat, train, lambda: wrong, seed=0)
     assert (again["svm_c"], again["knn_k"]) == (found["svm_c"], found["knn_k"])
     assert again["svm_accuracy"] != found["svm_accuracy"]
+
+
+def test_every_head_finds_what_is_there_and_the_same_again():
+    train, test = separable(240), separable(90, name="test")
+    heads = tuple(probes.HEADS)
+    found = probes.probe(flat, train, lambda: test, seed=0, heads=heads)
+    assert found["linear_c"] in probes.LINEAR_C and found["mlp3_decay"] in probes.MLP3_DECAY
+    for head in heads:
+        assert found[f"{head}_accuracy"] > (0.6 if head == "knn" else 0.95), head
+        assert np.mean(unpack_bits(found[f"{head}_correct"])) == found[f"{head}_accuracy"]
+    assert probes.probe(flat, train, lambda: test, seed=0, heads=heads) == found
+    with pytest.raises(ValueError, match="heads has \\['forest'\\], wanted some of"):
+        probes.probe(flat, train, lambda: test, seed=0, heads=("forest",))
 
 
 def test_few_shot_episodes():
