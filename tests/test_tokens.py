@@ -277,6 +277,7 @@ def test_initial_deviation_of_cls_and_its_position():
     net = Embedding(2000, "concat", 0.02, 1.0, (4, 4, 4))
     assert 0.018 < net.cls.std().item() < 0.022
     assert 0.9 < net.cls_position.std().item() < 1.1
+    assert abs(net.cls_position.mean().item()) < 0.1 and abs(net.cls.mean().item()) < 0.01
     assert Embedding(10, "concat", 0.0, 1.0, (4, 4, 4)).cls.count_nonzero() == 0
 
 
