@@ -259,6 +259,10 @@ def test_every_suite_plans_in_its_profiles(suite, profile):
     runs = suites.plan(suite, profiles[profile])
     assert len({run.hash for run in runs}) == len(runs)
     arms = {run.name: run for run in runs}
+    beside = [
+        (run.about.get("group"), p) for run in arms.values() if (p := run.about.get("published"))
+    ]
+    assert len(set(beside)) == len(beside), "a figure of the paper stands beside two arms"
     for run in runs:
         if "scratch" in run.about:
             assert run.about["scratch"] in arms
