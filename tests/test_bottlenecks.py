@@ -301,6 +301,16 @@ def test_kmeans_starts_at_the_clusters_of_the_first_batch():
     assert restored.ready and torch.equal(restored.codebook, module.codebook)
 
 
+def test_kmeans_ends_where_each_code_is_the_mean_of_its_tokens():
+    z = tokens("spread", (1, 24, DIM), grad=False)
+    torch.manual_seed(4)
+    module = VectorQuantizer(3, DIM, init="kmeans")
+    module(z)
+    index = nearest_codes(z[0], module.codebook.detach())
+    means = torch.stack([z[0][index == code].mean(0) for code in range(3)])
+    torch.testing.assert_close(module.codebook.detach(), means)
+
+
 @pytest.mark.parametrize("cosine", [False, True])
 def test_kmeans_of_fewer_tokens_than_codes(cosine):
     module = VectorQuantizer(30, DIM, init="kmeans", cosine=cosine)
@@ -580,6 +590,7 @@ VQ, VAE, DVAE = partial(VectorQuantizer, 8, 4), partial(GaussianBottleneck, 4), 
         (lambda: DVAE(8, 4, beta=-1.0), "beta is -1.0"),
         (lambda: DVAE(8, 4, temperature=0.0), "wanted both > 0, the final one not above the first"),
         (lambda: DVAE(8, 4, 0.5, 0.6), "temperature is 0.5, final_temperature 0.6"),
+        (lambda: DVAE(8, 4, 0.5, -0.1), "temperature is 0.5, final_temperature -0.1"),
         (lambda: DVAE(8, 4, kl="sum"), "kl is 'sum', wanted 'token' or 'mean'"),
         (lambda: DVAE(8, 4, anneal_steps=9, total_steps=8), "anneal_steps is 9"),
         (lambda: DVAE(8, 4, warmup_steps=9, total_steps=8), "warmup_steps is 9"),
