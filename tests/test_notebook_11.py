@@ -8,7 +8,7 @@ import pytest
 import torch
 from notebook_helpers import built
 
-from serplib import compare, tables
+from serplib import compare, records, tables
 
 MADE = built("11_results", math=math, statistics=statistics, T95={2: 12.71, 3: 4.303, 5: 2.776})
 
@@ -52,3 +52,22 @@ def test_the_number_of_seeds_is_the_smallest_that_does():
 def test_the_binomial_error_is_that_of_a_simulation():
     right = np.random.default_rng(0).binomial(400, 0.7, 20000) / 4
     assert MADE["binomial_error"](70.0, 400) == pytest.approx(right.std(), rel=0.03)
+
+
+def test_the_prose_says_what_the_records_of_table_1_say():
+    found = records.read_suite("table1-laptop")["records"]
+    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
+    assert all(row["n"] == 3 for row in rows.values())
+    gains = {name: row["gain"] for name, row in rows.items() if row["gain"]}
+    assert gains["all-serp"]["gain"] > 0 > gains["all-vasp"]["gain"]
+    assert gains["all-serp"]["verdict"] == gains["all-vasp"]["verdict"] == "cannot tell"
+    published = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
+    assert 0.4 < gains["all-serp"]["gain"] / published < 0.6  # "about half the published one"
+    assert gains["all-strong"]["gain"] > 3 and gains["all-strong"]["low"] > published
+    by_arm = {
+        arm: {r["parameters"]["seed"]: r["metrics"]["test"]["accuracy"] for r in group}
+        for arm, group in tables.arms(found).items()
+        if arm.startswith("all-")
+    }
+    strong, scratch = by_arm["all-strong"], by_arm["all-scratch"]
+    assert all(strong[seed] > scratch[seed] for seed in strong)
