@@ -3,6 +3,7 @@
 import math
 import sys
 from functools import partial
+from inspect import signature
 
 import pytest
 import torch
@@ -218,16 +219,17 @@ def test_moving_averages_are_theirs(cosine):
     assert torch.equal(module.codebook, before)
 
 
-def test_ema_by_hand():
-    """Two codes, one token each way: n = .9 + .1 * 2 * share, sum = .9 e + .1 * 2 * z."""
-    module = VectorQuantizer(2, 1, ema=0.9, epsilon=0.0)
+@pytest.mark.parametrize("old", [0.9, 0.3])
+def test_ema_by_hand(old):
+    """Two codes, three tokens and one: n = .9 + .1 * share, sum = .9 e + .1 * sum of z / 2."""
+    new, module = 1 - old, VectorQuantizer(2, 1, ema=old, epsilon=0.0)
     with torch.no_grad():
         module.codebook.copy_(torch.tensor([[0.0], [10.0]]))
         module.token_sum.copy_(module.codebook)
     module(torch.tensor([[[1.0], [2.0], [3.0], [9.0]]]))  # fair share: 2 tokens
-    torch.testing.assert_close(module.usage, torch.tensor([0.9 + 0.1 * 1.5, 0.9 + 0.1 * 0.5]))
-    codes = torch.tensor([[0.1 * 3 / 1.05], [(9 + 0.1 * 4.5) / 0.95]])
-    torch.testing.assert_close(module.codebook.data, codes)
+    torch.testing.assert_close(module.usage, torch.tensor([old + new * 1.5, old + new * 0.5]))
+    codes = [[new * 3 / (old + new * 1.5)], [(old * 10 + new * 4.5) / (old + new * 0.5)]]
+    torch.testing.assert_close(module.codebook.data, torch.tensor(codes))
 
 
 # ---------------------------------------------------------------- options
@@ -301,20 +303,25 @@ def test_kmeans_starts_at_the_clusters_of_the_first_batch():
     assert restored.ready and torch.equal(restored.codebook, module.codebook)
 
 
-def test_kmeans_ends_where_each_code_is_the_mean_of_its_tokens():
+@pytest.mark.parametrize(("size", "seed"), [(3, 4), (10, 2)])  # of ten, one ends with one token
+def test_kmeans_ends_where_each_code_is_the_mean_of_its_tokens(size, seed):
     z = tokens("spread", (1, 24, DIM), grad=False)
-    torch.manual_seed(4)
-    module = VectorQuantizer(3, DIM, init="kmeans")
+    torch.manual_seed(seed)
+    module = VectorQuantizer(size, DIM, init="kmeans")
     module(z)
     index = nearest_codes(z[0], module.codebook.detach())
-    means = torch.stack([z[0][index == code].mean(0) for code in range(3)])
+    means = torch.stack([z[0][index == code].mean(0) for code in range(size)])
     torch.testing.assert_close(module.codebook.detach(), means)
 
 
 @pytest.mark.parametrize("cosine", [False, True])
 def test_kmeans_of_fewer_tokens_than_codes(cosine):
     module = VectorQuantizer(30, DIM, init="kmeans", cosine=cosine)
-    passed = module(tokens())  # 12 tokens
+    z = tokens()
+    passed = module(z)  # 12 tokens
+    start = F.normalize(z.detach(), dim=-1) if cosine else z.detach()
+    apart = (module.codebook.detach()[:, None] - start.flatten(0, 1)).norm(dim=-1)  # (30, 12)
+    assert apart.amin(1).max() < 1e-5  # a code that no token chose stays where it started
     assert passed.diagnostics["quantization_error"] < 1e-10
     assert passed.diagnostics["perplexity"].item() == pytest.approx(12)
 
@@ -355,6 +362,7 @@ def test_perplexity_extremes():
     half = code_use(torch.tensor([3, 3, 0, 0]))
     assert half["perplexity"].item() == pytest.approx(2) and half["live_codes"] == 0.5
     assert code_use(torch.zeros(4))["perplexity"] == 1.0  # nothing chosen: no NaN
+    assert code_use(torch.tensor([0, 1])) == {"perplexity": 1.0, "live_codes": 0.5}
     one = VectorQuantizer(1, DIM)(tokens()).diagnostics
     assert one["perplexity"] == 1.0 and one["live_codes"] == 1.0
 
@@ -364,9 +372,11 @@ def test_initial_codes():
     uniform = VectorQuantizer(50, DIM, init="uniform").codebook
     assert 0 <= uniform.min() < 0.1 and 0.9 < uniform.max() < 1
     small = VectorQuantizer(50, DIM, init="small").codebook
-    assert small.abs().max() <= 1 / 50 and small.min() < 0
+    assert small.abs().max() <= 1 / 50 and small.min() < -0.9 / 50 and 0.9 / 50 < small.max()
     unit = VectorQuantizer(50, DIM, cosine=True).codebook
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(50))
+    mixed = GumbelBottleneck(100, 64).codebook  # tokens of length 1 or so
+    assert abs(mixed.mean().item()) < 0.01 and 0.12 < mixed.std().item() < 0.13
 
 
 def test_half_precision_tokens():
@@ -481,6 +491,16 @@ def test_warmup_of_beta():
         assert module.step == 6 and "step" in module.state_dict()
 
 
+@pytest.mark.parametrize(("log_variance", "held"), [(-1000.0, -20), (1000.0, 10)])
+def test_log_variance_is_held_between_minus_20_and_10(log_variance, held):
+    module = GaussianBottleneck(DIM, beta=1.0)
+    with torch.no_grad():
+        module.to_moments.weight.zero_()
+        module.to_moments.bias.copy_(torch.tensor([0.0, log_variance]).repeat_interleave(DIM))
+    wanted = DIM * (math.exp(held) - 1 - held) / 2
+    assert module(tokens()).losses["kl"].item() == pytest.approx(wanted)
+
+
 def test_gaussian_by_gradcheck():
     module = GaussianBottleneck(3, 0.3).double()
     z = tokens(shape=(2, 2, 3), dtype=torch.float64)
@@ -574,9 +594,11 @@ VQ, VAE, DVAE = partial(VectorQuantizer, 8, 4), partial(GaussianBottleneck, 4), 
         (lambda: VectorQuantizer(8, 0), "dim is 0"),
         (lambda: VQ(alpha=-1.0), "alpha is -1.0: wanted a number >= 0"),
         (lambda: VQ(beta=math.nan), "beta is nan"),
+        (lambda: VQ(beta=float("inf")), "beta is inf"),
         (lambda: VQ(epsilon=-1e-5), "epsilon is -1e-05"),
         (lambda: VQ(ema=1.0), "ema is 1.0: wanted a number between 0 and 1, or None"),
         (lambda: VQ(restart=0.0), "restart is 0.0"),
+        (lambda: VQ(restart=-0.5), "restart is -0.5"),
         (lambda: VQ(init="normal"), "init is 'normal', wanted 'uniform', 'small' or 'kmeans'"),
         (lambda: GaussianBottleneck(0), "dim is 0"),
         (lambda: VAE(beta=-1.0), "beta is -1.0"),
@@ -599,6 +621,27 @@ VQ, VAE, DVAE = partial(VectorQuantizer, 8, 4), partial(GaussianBottleneck, 4), 
 def test_bad_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_one_code_of_one_dimension_is_accepted():
+    for module in (VectorQuantizer(1, 1), GaussianBottleneck(1), GumbelBottleneck(1, 1)):
+        assert module(tokens(shape=(2, 3, 1))).latent.shape == (2, 3, 1)
+
+
+def test_defaults():
+    """Those of the papers: a change of one changes what a user gets who names none."""
+    defaults = [
+        {p.name: p.default for p in signature(kind).parameters.values() if p.default is not p.empty}
+        for kind in (VectorQuantizer, GaussianBottleneck, GumbelBottleneck)
+    ]
+    assert defaults == [
+        {"alpha": 1.0, "beta": 0.25, "init": "small", "ema": None, "epsilon": 1e-5,
+         "restart": None, "cosine": False, "rotation": False},
+        {"beta": 1e-3, "warmup_steps": 0, "free_bits": 0.0, "total_steps": None},
+        {"temperature": 1.0, "final_temperature": 1 / 16, "anneal_steps": 0, "beta": 1e-3,
+         "warmup_steps": 0, "kl": "token", "total_steps": None},
+    ]  # fmt: skip
+    assert signature(VectorQuantizer._kmeans).parameters["iterations"].default == 10
 
 
 def test_a_schedule_as_long_as_the_training_is_accepted():

@@ -695,6 +695,24 @@ def test_a_reader_gives_good_data_or_its_own_error(tmp_path, reader, cases):
     assert len(outcomes) >= cases and set(outcomes) == {"data", "error"}  # both were met
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.frombuffer(b"\x01\x00\x80\x7f", "<f4"),  # a NaN that signals: a cast warns of it
+        pytest.param(np.array([1e308], np.longdouble) * 1e10, marks=pytest.mark.skipif(
+            np.finfo(np.longdouble).max <= np.finfo(np.float64).max, reason="no longer doubles")),
+    ],
+    ids=["signalling NaN", "too large for a double"],
+)  # fmt: skip
+def test_what_a_cast_would_warn_of_is_named_without_a_warning(tmp_path, bad):
+    values = np.arange(30).reshape(10, 3).astype(bad.dtype)
+    values[4, 1:2] = bad
+    np.save(tmp_path / "a.npy", values)
+    with pytest.raises(DataError, match=r"a\.npy: NaN, Inf or a coordinate past"):
+        read_npy(tmp_path / "a.npy")
+
+
 # ---- what `serp data` prints ----
 
 

@@ -537,6 +537,14 @@ def test_gather_takes_cloud_by_cloud():
 def test_gather_takes_any_number_of_clouds():
     points = torch.arange(900.0).view(300, 1, 3)
     assert gather(points, torch.zeros(300, 2, dtype=torch.long)).equal(points.expand(-1, 2, -1))
+    assert chamfer_l2(points, points + 1, "none").tolist() == [6.0] * 300
+
+
+def test_gather_takes_whole_numbers_and_truth_values():
+    labels = torch.arange(8).view(2, 4, 1)
+    index = torch.tensor([[3, 0], [1, 1]])
+    assert gather(labels, index)[..., 0].tolist() == [[3, 0], [5, 5]]
+    assert gather(labels > 4, index)[..., 0].tolist() == [[False, False], [True, True]]
 
 
 def test_gather_gradient_counts_how_often_a_point_is_taken():
@@ -560,6 +568,9 @@ CLOUD = torch.zeros(2, 5, 3)
         (lambda: farthest_point_sample(CLOUD, 2, start=5), r"start is 5, wanted 0\.\.4"),
         (lambda: farthest_point_sample(CLOUD, 2, start=-1), r"start is -1, wanted 0\.\.4"),
         (lambda: farthest_point_sample(CLOUD[:, :4], 2, start=4), r"start is 4, wanted 0\.\.3"),
+        (lambda: farthest_point_sample(CLOUD, 2, start=9), r"start is 9, wanted 0\.\.4"),
+        (lambda: farthest_point_sample(CLOUD, 9), r"num_samples is 9, wanted 1\.\.5"),
+        (lambda: knn(CLOUD, CLOUD, 9), r"k is 9, wanted 1\.\.5"),
         (lambda: farthest_point_sample(CLOUD[0], 2), r"points has shape \(5, 3\)"),
         (lambda: farthest_point_sample(CLOUD[..., :2], 2), r"shape \(2, 5, 2\)"),
         (lambda: farthest_point_sample(CLOUD[:, :0], 1), r"shape \(2, 0, 3\)"),

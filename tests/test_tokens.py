@@ -281,6 +281,16 @@ def test_initial_deviation_of_cls_and_its_position():
     assert Embedding(10, "concat", 0.0, 1.0, (4, 4, 4)).cls.count_nonzero() == 0
 
 
+def test_defaults_of_the_embedding():
+    torch.manual_seed(0)
+    net = Embedding(2000)
+    assert net.fusion == "concat"
+    assert 0.018 < net.cls.std().item() < 0.022
+    assert 0.018 < net.cls_position.std().item() < 0.022
+    assert [net.token.first.out_features, net.token.local.out_features] == [128, 256]
+    assert net.token.from_point.out_features == 512
+
+
 def test_cls_and_its_position_are_learnt():
     net = Embedding(6, "concat", token_widths=(8, 10, 12))
     tokens, _ = net(patches_for_tokens(torch.float32), torch.zeros(2, 5, 3))

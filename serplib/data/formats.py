@@ -93,6 +93,12 @@ def read_list(path: Path, entry: str, what: str) -> list[str]:
     return list(names)
 
 
+def as_double(values: np.ndarray) -> np.ndarray:
+    """In float64, silently: a signalling NaN or an overflow is for `check_points` to name."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(np.float64)
+
+
 def _xyz(values: np.ndarray, source: Path) -> np.ndarray:
     """``(N, 3)`` float64 of an ``(N, 3)`` array, or of ``(N, 6)`` with normals behind."""
     if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f":
@@ -100,7 +106,7 @@ def _xyz(values: np.ndarray, source: Path) -> np.ndarray:
             f"{source}: {values.dtype} of shape {values.shape}; "
             "expected floats (N, 3), or (N, 6) with normals"
         )
-    return check_points(values[:, :3].astype(np.float64), source)  # (N, 3)
+    return check_points(as_double(values[:, :3]), source)  # (N, 3)
 
 
 def read_xyz(path: Path) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import Tensor
 from serplib.data.common import Clouds, DataError, data_root, sha256
 from serplib.data.formats import (
     SURFACE_POINTS,
+    as_double,
     check_points,
     read_h5,
     read_list,
@@ -137,7 +138,7 @@ def _h5(root: Path, split: str) -> Source:
     def read(i: int) -> tuple[object, np.ndarray]:
         file, row, cloud = rows[i]
         source = f"{file}, shape {row}"
-        return source, check_points(cloud.astype(np.float64), source)  # (N, 3)
+        return source, check_points(as_double(cloud), source)  # (N, 3)
 
     standard = np.array([classes.index(name) for name in names])  # the file's label -> ours
     labels = torch.from_numpy(standard[np.concatenate([label for _, _, label in parts])])  # (S,)
@@ -193,7 +194,7 @@ def _pickled(root: Path, split: str) -> Source:
 
     def read(i: int) -> tuple[object, np.ndarray]:
         source = f"{file}, shape {i}"
-        return source, check_points(clouds[i][:, :3].astype(np.float64), source)  # (N, 3)
+        return source, check_points(as_double(clouds[i][:, :3]), source)  # (N, 3)
 
     return Source("dat", root, classes, torch.from_numpy(labels), [file], read)
 

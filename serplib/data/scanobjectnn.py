@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from serplib.data.common import Clouds, DataError, data_root, sha256
-from serplib.data.formats import check_points, read_h5
+from serplib.data.formats import as_double, check_points, read_h5
 from serplib.data.prepare import cached, choose, fit, remedy
 
 CLASSES = tuple(
@@ -74,7 +73,7 @@ def scanobjectnn_clouds(
         index = choose(labels, num_shapes, seed)  # (S,)
 
         def make() -> tuple[Tensor, str]:
-            sources = ((f"{path}, shape {i}", data[i].astype(np.float64)) for i in index.tolist())
+            sources = ((f"{path}, shape {i}", as_double(data[i])) for i in index.tolist())
             clouds = ((source, check_points(cloud, source)) for source, cloud in sources)
             return fit(clouds, len(index), num_points), sha256([path])
 
