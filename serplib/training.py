@@ -48,9 +48,12 @@ def epoch_batches(num: int, batch_size: int, seed: int, epoch: int) -> Tensor:
     return order[: num // batch_size * batch_size].view(-1, batch_size)
 
 
-def _optimizer(module: nn.Module, optim: Optim) -> torch.optim.Optimizer:
+def _optimizer(
+    module: nn.Module, optim: Optim, device: torch.device | str = "cpu"
+) -> torch.optim.Optimizer:
     trained = [p for p in module.parameters() if p.requires_grad]
-    return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay)
+    fused = True if torch.device(device).type == "cuda" else None  # None: torch's own choice
+    return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
 
 
 class _Loop:
@@ -85,7 +88,8 @@ class _Loop:
         if processes > 1 and self.accelerator.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         self.bare = module
-        self.module, self.optimizer = self.accelerator.prepare(module, _optimizer(module, optim))
+        optimizer = _optimizer(module, optim, self.accelerator.device)
+        self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
         self.epoch, self.history, self.best = 0, [], None
         saved = checkpoint.load(folder) if folder else None
         if saved is not None:

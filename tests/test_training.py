@@ -361,6 +361,13 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_adamw_is_fused_on_a_gpu_and_as_ever_on_a_cpu():
+    layer = nn.Linear(2, 2)
+    for device, fused in (("cuda", True), ("cpu", None)):
+        groups = training._optimizer(layer, Optim(), torch.device(device)).param_groups
+        assert [group["fused"] for group in groups] == [fused]
+
+
 def test_same_seed_same_weights_other_seed_other_weights():
     found = []
     for seed in (7, 7, 8):
