@@ -8,7 +8,9 @@ No call waits for the device, so nobody looks for NaN or Inf: clouds that hold o
 are within range and mean nothing.
 
 Triton's interpreter runs the same kernels on the CPU, slowly: the tests do so
-(``TRITON_INTERPRET=1`` before Triton is imported, and ``ON_CPU``).
+(``TRITON_INTERPRET=1`` before Triton is imported, and ``ON_CPU``). It takes the lowest of equal
+maxima and fuses nothing, whatever a kernel says: for both, the tests read the code compiled for a
+GPU, which needs none.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ except ImportError:  # `geometry` then goes on to `fast` or to plain torch
 
 AVAILABLE = triton is not None and os.environ.get("SERP_FAST", "1") != "0"
 ON_CPU = False  # whether clouds on the CPU are taken, too: for the interpreter
-LARGEST = 16384  # points: a cloud has to fit into the registers of one program
+LARGEST = 16384  # points of a cloud, all held by one program; from 8193 on FPS spills registers
 ROWS, COLUMNS = 32, 64  # the tile of distances that a program of `_nearest` holds
 
 
@@ -124,7 +126,8 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int) -> Tenso
     points = points.detach().contiguous()  # (B, N, 3)
     batch, num_points, _ = points.shape
     picked = torch.empty(batch, num_samples, dtype=torch.int64, device=points.device)  # (B, m)
-    _fps[(batch,)](points, picked, num_points, num_samples, start, **_block(num_points))
+    with torch.cuda.device_of(points):  # Triton launches on the current device alone
+        _fps[(batch,)](points, picked, num_points, num_samples, start, **_block(num_points))
     return picked
 
 
@@ -134,9 +137,10 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     batch, num_queries, _ = queries.shape
     num_points = points.shape[1]
     found = torch.empty(batch, num_queries, k, dtype=torch.int64, device=points.device)  # (B, Q, k)
-    _knn[(batch * num_queries,)](
-        queries, points, found, num_queries, num_points, k, **_block(num_points)
-    )
+    with torch.cuda.device_of(points):
+        _knn[(batch * num_queries,)](
+            queries, points, found, num_queries, num_points, k, **_block(num_points)
+        )
     return found
 
 
@@ -148,8 +152,9 @@ def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         batch, size, _ = one.shape
         index = torch.empty(batch, size, dtype=torch.int64, device=one.device)  # (B, N)
         grid = (batch, triton.cdiv(size, ROWS))
-        _nearest[grid](
-            one, other, index, size, other.shape[1], ROWS, COLUMNS, enable_fp_fusion=False
-        )
+        with torch.cuda.device_of(one):
+            _nearest[grid](
+                one, other, index, size, other.shape[1], ROWS, COLUMNS, enable_fp_fusion=False
+            )
         found.append(index)
     return found[0], found[1]

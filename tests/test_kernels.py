@@ -3,6 +3,9 @@
 The interpreter runs a program at a time in Python: the clouds are few and small.
 """
 
+import importlib.util
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +104,82 @@ def test_distances_are_summed_as_the_plain_code_sums_them(kernels_alone):
     assert torch.equal(found, plain(geometry.knn, centre, points, 64))
     rounded_otherwise = geometry.knn(centre.double(), points.double(), 64)
     assert not torch.equal(found, rounded_otherwise)
+    from_centre = torch.cat([centre.expand(8, -1, -1), points.view(8, 64, 3)], 1)  # (8, 65, 3)
+    farthest = geometry.farthest_point_sample(from_centre, 2)
+    assert torch.equal(farthest, plain(geometry.farthest_point_sample, from_centre, 2))
+    assert not torch.equal(farthest, geometry.farthest_point_sample(from_centre.double(), 2))
+
+
+# A launch compiles the kernel for an H100, with the options of the launch, and runs nothing.
+COMPILED = r"""
+import json, re, torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from serplib import kernels
+
+class Compiled:
+    def __init__(self, name):
+        self.name, self.kernel = name, getattr(kernels, name)
+
+    def __getitem__(self, grid):
+        return self.launch
+
+    def launch(self, *given, **options):
+        names = self.kernel.arg_names
+        values = dict(zip(names, given)) | {n: options.pop(n) for n in names if n in options}
+        types = {torch.float32: "*fp32", torch.int64: "*i64"}
+        signature = {
+            name: "constexpr" if name.isupper() else
+            types[value.dtype] if torch.is_tensor(value) else "i32"
+            for name, value in values.items()
+        }
+        constants = {name: value for name, value in values.items() if name.isupper()}
+        source = ASTSource(self.kernel, signature, constants)
+        code = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm
+        count = lambda pattern: len(re.findall(pattern, code["sass"]))
+        print(json.dumps({
+            "kernel": self.name, "products": count(r"\bFMUL\b"), "fused": count(r"\bFFMA"),
+            "flushed": count(r"\b(FADD|FMUL|FMNMX|FSETP)\S*\.FTZ"),
+            "spilled": count(r"\b(LDL|STL)\b"),
+            "ties": code["ttir"].count("arith.cmpf oeq"),
+        }))
+
+for name in ("_fps", "_knn", "_nearest"):
+    setattr(kernels, name, Compiled(name))
+points = torch.zeros(2, 1024, 3)
+kernels.farthest_point_sample(points, 64, 0)
+kernels.knn(points[:, :64], points, 32)
+kernels.nearest(points, points)
+"""
+
+
+@needs_triton
+def test_the_machine_code_fuses_and_flushes_nothing_and_stays_in_registers(tmp_path):
+    """What the interpreter cannot show, at the paper's sizes; it needs no GPU."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True,
+                          env=environment | {"TRITON_CACHE_DIR": str(tmp_path)})  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [code["kernel"] for code in found] == ["_fps", "_knn", "_nearest", "_nearest"]
+    for code in found:
+        assert code["products"] >= 3, "these are the distances"
+        assert code["fused"] == code["flushed"] == code["spilled"] == 0, code
+    assert found[0]["ties"] > 0, "of equal maxima the one with the lower index"
+
+
+@needs_triton
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_clouds_on_a_gpu_that_is_not_the_current_one(kernels_alone):
+    points = clouds("random", 2, 64).to("cuda:1")
+    found = geometry.farthest_point_sample(points, 8)
+    assert found.device == points.device
+    assert torch.equal(found, plain(geometry.farthest_point_sample, points, 8))
+    assert torch.equal(geometry.knn(points, points, 4), plain(geometry.knn, points, points, 4))
+    for ours, exact in zip(
+        geometry.nearest_pairs(points, points), plain(geometry.nearest_pairs, points, points)
+    ):
+        assert torch.equal(ours, exact)
 
 
 @needs_triton
@@ -165,10 +244,31 @@ def test_geometry_hands_over_to_the_kernels_first(monkeypatch):
     assert handed == ["farthest_point_sample", "knn", "nearest"]
 
 
+GPU_SCRIPT = Path(__file__).parent / "benchmarks" / "gpu.py"
+
+
 def test_the_script_for_a_gpu_runs():
-    script = Path(__file__).parent / "benchmarks" / "gpu.py"
-    done = subprocess.run([sys.executable, script, "--smoke"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, GPU_SCRIPT, "--smoke"], capture_output=True, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"})  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("checked: ")
     rows = [line for line in done.stdout.splitlines() if line.startswith("{'work': ")]
-    assert len(rows) == 7 and sum("'clouds_per_second': " in row for row in rows) == 2
+    assert sum("'kernels_ms': " in row for row in rows) == 5
+    assert sum("'clouds_per_second': " in row for row in rows) == 2
+    assert sum("'compiled_ms': " in row and "None" not in row for row in rows) == 4
+    assert len(rows) == 11
+
+
+def test_the_script_for_a_gpu_ends_where_a_kernel_is_wrong(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["gpu.py", "--smoke"])
+    spec = importlib.util.spec_from_file_location("gpu", GPU_SCRIPT)
+    gpu = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gpu)
+    monkeypatch.setattr(kernels, "AVAILABLE", True)
+    gpu.check("right", lambda points: points, (torch.zeros(3),))
+    for wrong in (
+        lambda points: points + kernels.AVAILABLE,
+        lambda points: (points, points + kernels.AVAILABLE),
+    ):
+        with pytest.raises(SystemExit, match=r"wrong: .* nothing is timed"):
+            gpu.check("wrong", wrong, (torch.zeros(3),))
