@@ -154,6 +154,10 @@ kernels.nearest(points, points)
 
 
 @needs_triton
+@pytest.mark.skipif(
+    not getattr(kernels.triton, "__version__", "3.9").startswith("3.9"),
+    reason="reads what the compiler of Triton 3.9 writes; other versions may write it otherwise",
+)
 def test_the_machine_code_fuses_and_flushes_nothing_and_stays_in_registers(tmp_path):
     """What the interpreter cannot show, at the paper's sizes; it needs no GPU."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
