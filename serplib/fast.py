@@ -3,8 +3,9 @@
 Optional: `geometry` uses this module where Numba is installed and the clouds are float32 on the
 CPU, unless the environment says ``SERP_FAST=0``. The loops compute each squared distance as the
 plain code does (three squares, summed in the order x, y, z, no fused multiply-add), hence the same
-choice among near-equal points. ``nnan`` and ``nsz`` let the compiler take minima eight at a time;
-they change no result as long as no coordinate is NaN.
+choice among near-equal points. Distances are then compared as whole numbers: the bits of a float32
+>= 0 are in the order of the floats, and the compiler takes minima of whole numbers sixteen at a
+time, those of floats, which might be NaN, one by one.
 """
 
 from __future__ import annotations
@@ -27,11 +28,15 @@ except ImportError:  # plain torch then does all the work
 AVAILABLE = njit is not None and os.environ.get("SERP_FAST", "1") != "0"
 
 if njit is not None:
-    _compile = njit(cache=True, nogil=True, fastmath={"nnan", "nsz"}, error_model="numpy")
+    _compile = njit(cache=True, nogil=True, error_model="numpy")
 else:
 
     def _compile(function):
         return function
+
+
+_NONE = np.int32(2**31 - 1)  # above the bits of every distance, of an infinite one, too
+_LEAF = 64  # points of a leaf of the tree, at most: measured, 32 to 128 are as good
 
 
 @_compile
@@ -42,71 +47,193 @@ def _row(qx, qy, qz, x, y, z, row):  # squared distances of one query to all poi
 
 
 @_compile
+def _smallest(bits):
+    smallest = _NONE
+    for j in range(bits.shape[0]):
+        smallest = min(smallest, bits[j])
+    return smallest
+
+
+@_compile
+def _first(bits, value):  # the lowest index of a value that is there
+    place = np.int32(bits.shape[0])
+    for j in range(bits.shape[0]):
+        place = min(place, np.int32(j) if bits[j] == value else _NONE)
+    return place
+
+
+@_compile
+def _lower(nearest, bits):  # keep the smaller of each pair; the largest of what is kept
+    largest = np.int32(-1)
+    for j in range(bits.shape[0]):
+        kept = min(nearest[j], bits[j])
+        nearest[j] = kept
+        largest = max(largest, kept)
+    return largest
+
+
+@_compile
 def _fps(points, picked, start, first, last):  # (B, 3, N), (B, m)
     num_points = points.shape[2]
-    nearest = np.empty(num_points, np.float32)
+    nearest = np.empty(num_points, np.int32)
     row = np.empty(num_points, np.float32)
     for b in range(first, last):
         x, y, z = points[b, 0], points[b, 1], points[b, 2]
-        nearest[:] = np.inf
+        nearest[:] = _NONE
         current = start
         for step in range(picked.shape[1]):
             picked[b, step] = current
             _row(x[current], y[current], z[current], x, y, z, row)
-            largest = np.float32(-1)
-            for j in range(num_points):
-                nearest[j] = min(nearest[j], row[j])
-                largest = max(largest, nearest[j])
-            current = 0
-            while nearest[current] != largest:  # the first of equal maxima
-                current += 1
+            current = _first(nearest, _lower(nearest, row.view(np.int32)))
+
+
+@_compile
+def _leaves(cloud, order, edges):  # (3, N), (N,), (N + 1,)
+    """Sort indices into boxes: halve the longest side until a box has few points, or one place.
+
+    Leaf i is ``order[edges[i] : edges[i + 1]]``, lowest index first. Returns how many there are.
+    """
+    beyond = np.empty_like(order)
+    todo = [(0, len(order))]  # from the lowest places up: the last one is next
+    count = 0
+    while todo:
+        low, high = todo.pop()
+        part = order[low:high].copy()
+        axis, widest, middle = -1, 0.0, 0.0
+        if high - low > _LEAF:
+            for candidate in range(3):
+                side = cloud[candidate]
+                least = most = side[part[0]]
+                for j in part:
+                    least, most = min(least, side[j]), max(most, side[j])
+                width = np.float64(most) - np.float64(least)
+                if width > widest:
+                    axis, widest, middle = candidate, width, least + width / 2
+        if axis < 0:
+            count += 1
+            edges[count] = high
+            continue
+        place, rest = low, 0
+        for j in part:  # both halves keep the order of the indices; written twice: no branch
+            order[place], beyond[rest] = j, j
+            inside = cloud[axis, j] <= middle
+            place += inside
+            rest += not inside
+        order[place:high] = beyond[:rest]
+        todo.append((place, high))
+        todo.append((low, place))
+    return count
+
+
+@_compile
+def _fps_in_leaves(points, picked, start, first, last):  # (B, 3, N), (B, m)
+    """As `_fps`, but a leaf is looked at only where the newest point could be its nearest.
+
+    The squared distance of a point to a box, computed in the same steps, is never above that to a
+    point in the box: rounding keeps an order. Where it is not below the largest of a leaf's
+    distances, no point of the leaf changes.
+    """
+    num_points = points.shape[2]
+    edges = np.zeros(num_points + 1, np.int64)
+    nearest = np.empty(num_points, np.int32)
+    row, zero = np.empty(num_points, np.float32), np.float32(0)
+    bits = row.view(np.int32)
+    for b in range(first, last):
+        order = np.arange(num_points)
+        count = _leaves(points[b], order, edges)
+        sides = np.empty((3, num_points), np.float32)
+        low, high = np.empty((3, count), np.float32), np.empty((3, count), np.float32)
+        for axis in range(3):
+            sides[axis] = points[b, axis][order]
+            for i in range(count):
+                leaf = sides[axis, edges[i] : edges[i + 1]]
+                low[axis, i], high[axis, i] = leaf.min(), leaf.max()
+        x, y, z = sides[0], sides[1], sides[2]
+        bound = np.empty(count, np.float32)  # no point of a leaf is nearer to the newest
+        bounds = bound.view(np.int32)
+        largest = np.full(count, _NONE)  # of a leaf's distances
+        farthest = edges[:count].copy()  # where it is
+        nearest[:] = _NONE
+        current = np.flatnonzero(order == start)[0]
+        for step in range(picked.shape[1]):
+            picked[b, step] = order[current]
+            qx, qy, qz = x[current], y[current], z[current]
+            for i in range(count):
+                dx = max(max(low[0, i] - qx, qx - high[0, i]), zero)
+                dy = max(max(low[1, i] - qy, qy - high[1, i]), zero)
+                dz = max(max(low[2, i] - qz, qz - high[2, i]), zero)
+                bound[i] = dx * dx + dy * dy + dz * dz
+            for i in range(count):
+                if bounds[i] < largest[i]:
+                    s, e = edges[i], edges[i + 1]
+                    _row(qx, qy, qz, x[s:e], y[s:e], z[s:e], row[s:e])
+                    largest[i] = _lower(nearest[s:e], bits[s:e])
+                    farthest[i] = s + _first(nearest[s:e], largest[i])
+            most, current = largest.max(), -1
+            for i in range(count):
+                if largest[i] == most and (current < 0 or order[farthest[i]] < order[current]):
+                    current = farthest[i]
+
+
+@_compile
+def _insert(value, best):
+    """Put a value among the k lowest: they fall from ``best[0]`` on, and ``best[k]`` is -1."""
+    for i in range(best.shape[0] - 1):
+        best[i] = max(best[i + 1], min(value, best[i]))
 
 
 @_compile
 def _knn(queries, points, index, first, last):  # (B, 3, Q), (B, 3, N), (B, Q, k)
     num_points, k = points.shape[2], index.shape[2]
+    groups = 2 * k
     row = np.empty(num_points, np.float32)
-    best = np.empty(k, np.float32)
+    bits = row.view(np.int32)
+    lowest, few = np.empty(groups, np.int32), np.empty(k + 1, np.int32)
+    best = np.empty(k + 1, np.int64)
     for b in range(first, last):
         x, y, z = points[b, 0], points[b, 1], points[b, 2]
         for q in range(queries.shape[2]):
             _row(queries[b, 0, q], queries[b, 1, q], queries[b, 2, q], x, y, z, row)
-            found = index[b, q]
-            best[:] = np.inf
-            found[:] = num_points
+            # The k lowest of the minima of 2k groups are k points: no neighbour is farther.
+            lowest[:] = _NONE
+            for s in range(0, num_points, groups):
+                _lower(lowest, bits[s : s + groups])
+            few[:k], few[k] = _NONE, -1
+            for group in range(groups):
+                _insert(lowest[group], few)
+            # With the index in the lower half of a key, no two are equal.
+            limit = few[0]
+            best[:k], best[k] = np.iinfo(np.int64).max, -1
             for j in range(num_points):
-                if row[j] < best[k - 1] or (j < k and row[j] == np.inf):
-                    place = min(j, k - 1)  # insert behind all that are as near
-                    while place > 0 and row[j] < best[place - 1]:
-                        best[place] = best[place - 1]
-                        found[place] = found[place - 1]
-                        place -= 1
-                    best[place] = row[j]
-                    found[place] = j
+                if bits[j] <= limit:
+                    _insert((np.int64(bits[j]) << 32) | j, best)
+                    limit = min(limit, np.int32(best[0] >> 32))
+            for i in range(k):
+                index[b, q, i] = best[k - 1 - i] & 0xFFFFFFFF
+
+
+@_compile
+def _columns(bits, column, who, i):  # each point's nearest so far, when point i is asked
+    for j in range(bits.shape[0]):
+        distance, before, nearest = bits[j], column[j], who[j]
+        who[j] = i if distance < before else nearest
+        column[j] = min(distance, before)
 
 
 @_compile
 def _nearest(a, b, to_b, to_a, first, last):  # (B, 3, N), (B, 3, M), (B, N), (B, M)
     size_a, size_b = a.shape[2], b.shape[2]
     row = np.empty(size_b, np.float32)
-    column = np.empty(size_b, np.float32)
+    bits = row.view(np.int32)
+    column, who = np.empty(size_b, np.int32), np.empty(size_b, np.int32)
     for n in range(first, last):
         x, y, z = b[n, 0], b[n, 1], b[n, 2]
-        column[:] = np.inf
-        to_a[n, :] = 0
+        column[:], who[:] = _NONE, 0
         for i in range(size_a):
             _row(a[n, 0, i], a[n, 1, i], a[n, 2, i], x, y, z, row)
-            smallest = np.float32(np.inf)
-            for j in range(size_b):
-                smallest = min(smallest, row[j])
-            for j in range(size_b):
-                closer = row[j] < column[j]
-                to_a[n, j] = i if closer else to_a[n, j]
-                column[j] = row[j] if closer else column[j]
-            j = 0
-            while row[j] != smallest:
-                j += 1
-            to_b[n, i] = j
+            to_b[n, i] = _first(bits, _smallest(bits))
+            _columns(bits, column, who, np.int32(i))
+        to_a[n] = who
 
 
 @lru_cache(maxsize=1)
@@ -148,7 +275,9 @@ def usable(*clouds: Tensor) -> bool:
 def farthest_point_sample(points: Tensor, num_samples: int, start: int) -> Tensor:
     """See `geometry.farthest_point_sample`."""
     picked = torch.empty(len(points), num_samples, dtype=torch.int64)  # (B, m)
-    _over_clouds(_fps, len(points), _coordinates(points), picked.numpy(), start)
+    # Leaves pay where there is much to skip, in enough steps to win back the sorting.
+    kernel = _fps_in_leaves if points.shape[1] > 2048 and num_samples >= 512 else _fps
+    _over_clouds(kernel, len(points), _coordinates(points), picked.numpy(), start)
     return picked
 
 
@@ -161,7 +290,7 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """For every point of ``a`` its nearest in ``b``, ``(B, N)``, and the other way, ``(B, M)``."""
-    to_b = torch.empty(a.shape[:2], dtype=torch.int32)  # (B, N)
-    to_a = torch.empty(b.shape[:2], dtype=torch.int32)  # (B, M)
+    to_b = torch.empty(a.shape[:2], dtype=torch.int64)  # (B, N)
+    to_a = torch.empty(b.shape[:2], dtype=torch.int64)  # (B, M)
     _over_clouds(_nearest, len(a), _coordinates(a), _coordinates(b), to_b.numpy(), to_a.numpy())
-    return to_b.long(), to_a.long()
+    return to_b, to_a

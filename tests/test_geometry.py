@@ -5,6 +5,7 @@ tie shows.
 """
 
 import contextlib
+import itertools
 import os
 
 import fpsample
@@ -358,6 +359,86 @@ def test_fast_equals_plain_at_any_magnitude(seed, exponent, n):
     for path in ("plain", "fast"):
         with taking(path):
             found[path] = farthest_point_sample(a, n), knn(a, b, n), *nearest_pairs(a, b)
+    for plain, compiled in zip(found["plain"], found["fast"], strict=True):
+        assert torch.equal(plain, compiled)
+
+
+def clouds_in_many_leaves(size, kind):
+    """Clouds ``(2, size, 3)`` that a tree of boxes finds hard, each with many equal distances."""
+    generator = torch.Generator().manual_seed(size)
+    steps = torch.randint(-40, 41, (2, size, 3), generator=generator).float() / 8
+    if kind == "plane":
+        steps[..., 1] = 0.375
+    elif kind == "line":
+        steps[..., :2] = steps[..., 2:]
+    elif kind == "duplicates":  # a hundred places for all points: most distances end at zero
+        steps = steps[:, torch.randint(min(size, 100), (size,), generator=generator)]
+    elif kind == "one place":
+        steps = torch.full_like(steps, 0.1)
+    elif kind == "an outlier":  # halving the box strips one point at a time
+        steps = random_clouds(2, size, 3, seed=size) * 1e-3
+        steps[:, 2] = 1e6
+    elif kind == "far from the origin":
+        steps = random_clouds(2, size, 3, seed=size) + 1000
+    elif kind == "squares overflow":
+        steps = random_clouds(2, size, 3, seed=size) * 1e19
+    elif kind == "squares underflow":
+        steps = random_clouds(2, size, 3, seed=size) * 1e-23
+    return steps
+
+
+HARD = ["grid", "plane", "line", "duplicates", "one place", "an outlier", "far from the origin"]
+HARD += ["squares overflow", "squares underflow"]
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.parametrize(("size", "m"), [(65, 65), (700, 300), (2500, 512)])
+def test_farthest_points_in_leaves_are_those_of_the_plain_code(kind, size, m):
+    cloud = clouds_in_many_leaves(size, kind)
+    with taking("plain"):
+        wanted = farthest_point_sample(cloud, m, start=size // 3)
+    got = torch.empty_like(wanted)
+    fast._fps_in_leaves(fast._coordinates(cloud), got.numpy(), size // 3, 0, 2)
+    assert torch.equal(got, wanted)
+
+
+@needs_numba
+def test_leaves_are_taken_for_large_clouds_alone(monkeypatch):
+    taken = []
+    for name in ("_fps", "_fps_in_leaves"):
+        original = getattr(fast, name)
+        monkeypatch.setattr(
+            fast, name, lambda *a, f=original, n=name: taken.append(n) or f(*a), raising=True
+        )
+    with taking("fast"):
+        for size, m in ((2049, 512), (2048, 512), (2049, 511)):
+            farthest_point_sample(random_clouds(1, size, 3), m)
+    assert taken == ["_fps_in_leaves", "_fps", "_fps"]
+
+
+@needs_numba
+def test_leaves_hold_every_point_once_in_boxes_that_are_small():
+    cloud = fast._coordinates(clouds_in_many_leaves(3000, "grid"))[0]  # (3, N)
+    order, edges = np.arange(3000), np.zeros(3001, np.int64)
+    count = fast._leaves(cloud, order, edges)
+    assert sorted(order) == list(range(3000)) and edges[0] == 0 and edges[count] == 3000
+    for low, high in itertools.pairwise(edges[: count + 1]):
+        leaf = order[low:high]
+        assert 0 < len(leaf) <= 64 and (np.diff(leaf) > 0).all()  # the lowest index first
+        sides = cloud[:, leaf].max(1) - cloud[:, leaf].min(1)
+        assert sides.max() < 10 / 2  # the cloud is ten wide
+
+
+@needs_numba
+@pytest.mark.parametrize("kind", HARD)
+@pytest.mark.parametrize(("size", "k"), [(5, 5), (33, 17), (300, 1), (300, 40), (300, 300)])
+def test_neighbours_of_hard_clouds_are_those_of_the_plain_code(kind, size, k):
+    cloud = clouds_in_many_leaves(size, kind)
+    found = {}
+    for path in ("plain", "fast"):
+        with taking(path):
+            found[path] = knn(cloud[:, :9], cloud, k), *nearest_pairs(cloud, cloud[:, ::2])
     for plain, compiled in zip(found["plain"], found["fast"], strict=True):
         assert torch.equal(plain, compiled)
 
