@@ -28,10 +28,10 @@ except ImportError:  # plain torch then does all the work
 AVAILABLE = njit is not None and os.environ.get("SERP_FAST", "1") != "0"
 
 if njit is not None:
-    _compile = njit(cache=True, nogil=True, error_model="numpy")
+    compiled = njit(cache=True, nogil=True, error_model="numpy")
 else:
 
-    def _compile(function):
+    def compiled(function):
         return function
 
 
@@ -39,14 +39,14 @@ _NONE = np.int32(2**31 - 1)  # above the bits of every distance, of an infinite 
 _LEAF = 64  # points of a leaf of the tree, at most: measured, 32 to 128 are as good
 
 
-@_compile
+@compiled
 def _row(qx, qy, qz, x, y, z, row):  # squared distances of one query to all points
     for j in range(x.shape[0]):
         dx, dy, dz = qx - x[j], qy - y[j], qz - z[j]
         row[j] = dx * dx + dy * dy + dz * dz
 
 
-@_compile
+@compiled
 def _smallest(bits):
     smallest = _NONE
     for j in range(bits.shape[0]):
@@ -54,7 +54,7 @@ def _smallest(bits):
     return smallest
 
 
-@_compile
+@compiled
 def _first(bits, value):  # the lowest index of a value that is there
     place = np.int32(bits.shape[0])
     for j in range(bits.shape[0]):
@@ -62,7 +62,7 @@ def _first(bits, value):  # the lowest index of a value that is there
     return place
 
 
-@_compile
+@compiled
 def _lower(nearest, bits):  # keep the smaller of each pair; the largest of what is kept
     largest = np.int32(-1)
     for j in range(bits.shape[0]):
@@ -72,7 +72,7 @@ def _lower(nearest, bits):  # keep the smaller of each pair; the largest of what
     return largest
 
 
-@_compile
+@compiled
 def _fps(points, picked, start, first, last):  # (B, 3, N), (B, m)
     num_points = points.shape[2]
     nearest = np.empty(num_points, np.int32)
@@ -87,7 +87,7 @@ def _fps(points, picked, start, first, last):  # (B, 3, N), (B, m)
             current = _first(nearest, _lower(nearest, row.view(np.int32)))
 
 
-@_compile
+@compiled
 def _leaves(cloud, order, edges):  # (3, N), (N,), (N + 1,)
     """Sort indices into boxes: halve the longest side until a box has few points, or one place.
 
@@ -125,7 +125,7 @@ def _leaves(cloud, order, edges):  # (3, N), (N,), (N + 1,)
     return count
 
 
-@_compile
+@compiled
 def _fps_in_leaves(points, picked, start, first, last):  # (B, 3, N), (B, m)
     """As `_fps`, but a leaf is looked at only where the newest point could be its nearest.
 
@@ -175,14 +175,14 @@ def _fps_in_leaves(points, picked, start, first, last):  # (B, 3, N), (B, m)
                     current = farthest[i]
 
 
-@_compile
+@compiled
 def _insert(value, best):
     """Put a value among the k lowest: they fall from ``best[0]`` on, and ``best[k]`` is -1."""
     for i in range(best.shape[0] - 1):
         best[i] = max(best[i + 1], min(value, best[i]))
 
 
-@_compile
+@compiled
 def _knn(queries, points, index, first, last):  # (B, 3, Q), (B, 3, N), (B, Q, k)
     num_points, k = points.shape[2], index.shape[2]
     groups = 2 * k
@@ -212,7 +212,7 @@ def _knn(queries, points, index, first, last):  # (B, 3, Q), (B, 3, N), (B, Q, k
                 index[b, q, i] = best[k - 1 - i] & 0xFFFFFFFF
 
 
-@_compile
+@compiled
 def _columns(bits, column, who, i):  # each point's nearest so far, when point i is asked
     for j in range(bits.shape[0]):
         distance, before, nearest = bits[j], column[j], who[j]
@@ -220,7 +220,7 @@ def _columns(bits, column, who, i):  # each point's nearest so far, when point i
         column[j] = min(distance, before)
 
 
-@_compile
+@compiled
 def _nearest(a, b, to_b, to_a, first, last):  # (B, 3, N), (B, 3, M), (B, N), (B, M)
     size_a, size_b = a.shape[2], b.shape[2]
     row = np.empty(size_b, np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from serplib import fast
 from serplib.data.common import Clouds
 from serplib.data.composites import MAX_PRIMITIVES, Composites, union_points
 from serplib.data.objects import FAMILIES
@@ -278,3 +279,16 @@ def test_many_shapes_a_second(make, least):
     make(240)
     rate = 240 / (time.process_time() - start)
     assert rate > least, f"{make.__name__}: {rate:.0f} shapes a second, expected {least} or more"
+
+
+@pytest.mark.skipif(fast.njit is None, reason="numba")
+def test_what_is_hidden_is_the_same_compiled_and_plain(monkeypatch):
+    found = {}
+    for compiled in (True, False):
+        monkeypatch.setattr(fast, "AVAILABLE", compiled)
+        some = Composites.random(40, rng(5))
+        some = some.rows(np.argsort(-some.count, kind="stable"))
+        drawn, place = some.sample(300, rng(6))
+        found[compiled] = some.outside(drawn, place)
+    assert np.array_equal(found[True], found[False])
+    assert 0.1 < found[True].mean() < 0.9

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from serplib import fast
 from serplib.data.surfaces import BALL, BOX, WALL, sample_parts
 
 MAX_PRIMITIVES = 9
@@ -85,11 +86,16 @@ class Composites:
         """
         x, y, z = away / np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
         height = np.zeros_like(x)
+        flat = shape * MAX_PRIMITIVES + place  # one index is sooner looked up than two
         for (p, q, r), phase in zip(self.waves[..., 0], self.phase):
-            turn = p[shape] * x + q[shape] * y + r[shape] * z + phase[shape, place]
+            turn = p[shape] * x  # in place from here on: large temporaries cost more than sums
+            turn += q[shape] * y
+            turn += r[shape] * z
+            turn += phase.take(flat)
             turn -= np.rint(turn)
             height += turn * (0.5 - np.abs(turn))
-        return 16 * self.swing[shape, place] * height
+        height *= 16 * self.swing.take(flat)
+        return height
 
     def sample(self, num_points: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Points ``(3, S, N)`` all over the displaced primitives, and the places ``(S, N)``."""
@@ -97,9 +103,14 @@ class Composites:
         points, part = sample_parts(parts, len(self.count), num_points, rng)  # (3, S, N), (S, N)
         place = place[part]  # (S, N)
         shape = np.arange(len(place))[:, None]  # (S, 1)
-        at = np.stack([plane[shape, place] for plane in self.offset])  # (3, S, N)
+        flat = shape * MAX_PRIMITIVES + place  # (S, N)
+        at = np.stack([plane.take(flat) for plane in self.offset])  # (3, S, N)
         away = points - at
-        return at + away * (1 + self.height(away, shape, place)), place
+        height = self.height(away, shape, place)  # (S, N)
+        height += 1
+        away *= height
+        away += at
+        return away, place
 
     def inside(self, points: np.ndarray, place: int) -> np.ndarray:
         """Which points ``(3, S, N)`` lie strictly inside the primitive at ``place``: ``(S, N)``."""
@@ -117,6 +128,55 @@ class Composites:
         height = self.height(away, shape, np.array(place))
         inside[shape, column] = size[shape, column] < (1 + height) ** 2
         return inside
+
+    def outside(self, points: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Which points ``(3, S, N)`` no other primitive holds strictly inside: ``(S, N)`` bool.
+
+        ``place (S, N)`` names the primitive that each lies on; the fuller composites come first.
+        """
+        keep = np.ones(place.shape, bool)
+        if fast.AVAILABLE:
+            unit = self.axes / (self.axes**2).sum(1, keepdims=True)  # (3, 3, S, P)
+            waves = (self.waves[..., 0], self.phase, self.swing)
+            _cross_out(points, place, self.count, self.kind, unit, self.offset, *waves, keep)
+            return keep
+        for other in range(self.count[0] if self.count[0] > 1 else 0):
+            rows = slice(0, int((other < self.count).sum()))
+            hidden = self.rows(rows).inside(points[:, rows], other)
+            keep[rows] &= ~hidden | (place[rows] == other)
+        return keep
+
+
+@fast.compiled
+def _cross_out(points, place, count, kind, unit, offset, waves, phase, swing, keep):
+    """`Composites.inside` point by point, in the same steps: the same bits, no temporaries."""
+    for s in range(place.shape[0]):
+        for j in range(place.shape[1]):
+            for other in range(count[s]):
+                x = points[0, s, j] - offset[0, s, other]
+                y = points[1, s, j] - offset[1, s, other]
+                z = points[2, s, j] - offset[2, s, other]
+                k = unit[:, :, s, other]
+                u = (k[0, 0] * x + k[0, 1] * y + k[0, 2] * z) ** 2
+                v = (k[1, 0] * x + k[1, 1] * y + k[1, 2] * z) ** 2
+                w = (k[2, 0] * x + k[2, 1] * y + k[2, 2] * z) ** 2
+                across = max(u, v) if kind[s, other] == 0 else u + v
+                size = across + w if kind[s, other] == 1 else max(across, w)
+                most = 2 * swing[s, other]
+                if other == place[s, j] or size >= (1 + most) ** 2:
+                    continue
+                if size >= (1 - most) ** 2:  # here the height decides
+                    r = np.sqrt(x**2 + y**2 + z**2)
+                    height = 0.0
+                    for wave in range(2):
+                        a, b, c = waves[wave, 0, s], waves[wave, 1, s], waves[wave, 2, s]
+                        turn = a * (x / r) + b * (y / r) + c * (z / r) + phase[wave, s, other]
+                        turn -= np.rint(turn)
+                        height += turn * (0.5 - abs(turn))
+                    if size >= (1 + 16 * swing[s, other] * height) ** 2:
+                        continue
+                keep[s, j] = False
+                break
 
 
 def _rotations(uniform: np.ndarray) -> np.ndarray:
@@ -153,11 +213,7 @@ def union_points(
         some = composites.rows(short)
         num_drawn = num_points // 2 + 1 if filled.any() else 3 * num_points // 2 + 1  # M
         drawn, place = some.sample(num_drawn, rng)  # (3, T, M), (T, M)
-        keep = np.ones(place.shape, bool)
-        for other in range(some.count[0] if some.count[0] > 1 else 0):
-            rows = slice(0, int((other < some.count).sum()))
-            hidden = some.rows(rows).inside(drawn[:, rows], other)
-            keep[rows] &= ~hidden | (place[rows] == other)
+        keep = some.outside(drawn, place)  # (T, M)
         rank = np.cumsum(keep, 1) + (filled[short, None] - 1)  # (T, M)
         source = np.flatnonzero(keep & (rank < num_points))
         target = (short[:, None] * num_points + rank).ravel()[source]

@@ -201,12 +201,13 @@ def _rounds(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z = np.where(wall, (p - q) ** 2, 1.0) * a2 * b2
     bound = np.where(wall, np.maximum(x, y) + z, np.maximum(np.maximum(x, y), z))
     rounds = np.vstack([parts.T, x, y, z, bound])  # (20, R)
+    heights = ((np.arange(8) + 0.5) / 8)[:, None, None]  # the mean stretch, over a quadrant
+    cosines = [[math.cos(phi) ** 2] for phi in (np.arange(6) + 0.5) * (math.pi / 12)]
+    across = y + (x - y) * np.array(cosines)  # (6, R)
+    ball = across + (z - across) * (p + (q - p) * heights) ** 2  # (8, 6, R)
     mean = np.zeros(len(parts))
-    for height in (np.arange(8) + 0.5) / 8:  # the mean stretch, over a quadrant
-        for phi in (np.arange(6) + 0.5) * (math.pi / 12):
-            across = y + (x - y) * math.cos(phi) ** 2
-            ball = across + (z - across) * (p + (q - p) * height) ** 2
-            mean += np.sqrt(np.where(wall, across + z, ball)) / 48
+    for share in (np.sqrt(np.where(wall, across + z, ball)) / 48).reshape(48, -1):
+        mean += share  # one by one: numpy would choose an order by the table's shape
     return rounds, 2 * math.pi * mean * np.where(wall, (p + q) / 2, q - p)
 
 
