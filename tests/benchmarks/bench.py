@@ -1,188 +1,137 @@
 """Time each operation beside its peers, check it first, and write results/bench-<device>.json.
 
-Run it alone on the machine: `make bench`. Medians of repeated calls on fresh random clouds; ratios
-are of one process and one run, and travel better between machines than the milliseconds do.
+    make bench                                # alone on the machine; some three minutes
+    python tests/benchmarks/bench.py --smoke  # does this script run? small; writes nothing
+
+All peers take turns in one process on fresh random inputs; ratios are medians over the rounds, and
+travel better between machines than milliseconds do. The floor is what the bytes and operations of
+the work take at the rates measured here: no program on this machine is faster by brute force.
 """
 
 from __future__ import annotations
 
-import re
 import statistics
-import time
+import sys
 from collections.abc import Callable
 
-import fpsample
-import numpy as np
+import peers
 import torch
 from rich.console import Console
 from rich.table import Table
-from scipy.spatial import cKDTree
-from torch import Tensor
+from timing import clouds, device_name, floor_ms, machine_rates, peak_bytes, ratio, rounds
 
-from serplib import fast, geometry, records
-from serplib.classify import autoencoder
-from serplib.data import load
-from serplib.perturb import named_generator
-from serplib.presets import PRESETS
-from serplib.training import Pretext
+from serplib import records
 
-REPEATS = 7
+SMOKE = "--smoke" in sys.argv
+REPEATS = 2 if SMOKE else 9
+Times = dict[str, list[float]]  # milliseconds by round
 
 
-def clouds(batch: int, num_points: int, seed: int) -> Tensor:
-    """Random points on the unit sphere's surface, ``(B, N, 3)`` float32."""
-    points = torch.randn(batch, num_points, 3, generator=named_generator(seed, "bench"))
-    return torch.nn.functional.normalize(points, dim=-1)
+def pool(*shape: int) -> list[torch.Tensor]:
+    """One batch of fresh clouds ``(*shape, 3)`` a round, the one that warms up included."""
+    *batch, num_points = shape
+    count = 1 if not batch else int(torch.tensor(batch).prod())
+    return [clouds(count, num_points, i).view(*shape, 3) for i in range(REPEATS + 1)]
 
 
-def median_ms(call: Callable[[int], object]) -> float:
-    """Median time of ``call(seed)``, each time with another seed, after two calls to warm up."""
-    times = []
-    for seed in range(REPEATS + 2):
-        started = time.perf_counter()
-        call(seed)
-        times.append(time.perf_counter() - started)
-    return 1000 * statistics.median(times[2:])
+def tokens(batch: int, num_tokens: int, dim: int) -> list[torch.Tensor]:
+    """Latent tokens ``(B, c, d)``, one batch a round."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(batch, num_tokens, dim, generator=generator) for _ in range(REPEATS + 1)]
 
 
-def plain(function: Callable) -> Callable:
-    """The same call with the compiled code switched off."""
-
-    def call(*arguments):
-        kept, fast.AVAILABLE = fast.AVAILABLE, False
-        try:
-            return function(*arguments)
-        finally:
-            fast.AVAILABLE = kept
-
-    return call
-
-
-def fps_of(points: Tensor, num_samples: int, sampler: Callable) -> Tensor:
-    return torch.stack([
-        torch.from_numpy(sampler(cloud.numpy(), num_samples, start_idx=0).astype(np.int64))
-        for cloud in points
-    ])  # fmt: skip
+B, N, DENSE, PATCHES, MADE = (2, 128, 2100, 8, 64) if SMOKE else (32, 1024, 10_000, 2048, 1024)
+C, K, D = (8, 16, 24) if SMOKE else (64, 512, 384)  # centres, codes, width
+WORK: dict[str, tuple[int, Callable[[], peers.Work]]] = {
+    f"FPS, {B} x {N} -> {C}": (B, lambda: peers.farthest_points(pool(B, N), C)),
+    f"FPS, 1 x {DENSE} -> {N}": (1, lambda: peers.farthest_points(pool(1, DENSE), N)),
+    f"kNN, {B} x {C} queries in {N}, k = 32": (B, lambda: peers.neighbours(pool(B, N), C, 32)),
+    f"Chamfer, {PATCHES} patches of 32": (PATCHES, lambda: peers.chamfer(pool(2, PATCHES, 32))),
+    f"Chamfer, {B} clouds of {N}": (B, lambda: peers.chamfer(pool(2, B, N))),
+    f"quantizer, {2 * B} x {C}, K = {K}, d = {D}": (
+        2 * B, lambda: peers.quantizer(tokens(2 * B, C, D), K)),
+    "step, quick SeRP-PointNet": (B, lambda: peers.pretraining("pointnet", "quick", B)),
+    "step, quick SeRP-Transformer": (B, lambda: peers.pretraining("transformer", "quick", B)),
+    "made: objects": (MADE, lambda: peers.shapes("objects", MADE)),
+    "made: procedural": (MADE, lambda: peers.shapes("procedural", MADE)),
+}  # fmt: skip
 
 
-def bucket(points, num_samples, start_idx):
-    return fpsample.bucket_fps_kdline_sampling(points, num_samples, h=5, start_idx=start_idx)
+def over(times: Times, *whom: str) -> float:
+    """How many times as long the fastest of these peers takes; all peers, where none is named."""
+    named = whom or [who for who in times if not who.startswith("serplib,") and who != "serplib"]
+    fastest = [min(found) for found in zip(*(times[who] for who in named))]  # by round
+    return ratio(times["serplib"], fastest)
 
 
-def farthest_points(batch: int, num_points: int, num_samples: int) -> dict[str, Callable]:
-    pool = [clouds(batch, num_points, seed) for seed in range(REPEATS + 2)]
-    reference = plain(geometry.farthest_point_sample)(pool[0].double(), num_samples)
-    ours = geometry.farthest_point_sample(pool[0], num_samples)
-    assert (ours == reference).double().mean() > 0.99, "near-equal distances may swap, no more"
-    return {
-        "serplib": lambda s: geometry.farthest_point_sample(pool[s], num_samples),
-        "serplib plain": lambda s: plain(geometry.farthest_point_sample)(pool[s], num_samples),
-        "fpsample": lambda s: fps_of(pool[s], num_samples, fpsample.fps_sampling),
-        "fpsample bucket": lambda s: fps_of(pool[s], num_samples, bucket),
-    }
+def a_second(times: Times) -> float:
+    """Shapes a second and core: they are made on one."""
+    return 1000 * MADE / statistics.median(times["serplib"])
 
 
-def neighbours(batch: int, num_queries: int, num_points: int, k: int) -> dict[str, Callable]:
-    pool = [clouds(batch, num_points, seed) for seed in range(REPEATS + 2)]
-
-    def cdist_topk(seed: int) -> Tensor:
-        points = pool[seed]
-        return torch.cdist(points[:, :num_queries], points).topk(k, largest=False).indices
-
-    def kdtree(seed: int) -> None:
-        for cloud in pool[seed].numpy():
-            cKDTree(cloud).query(cloud[:num_queries], k)
-
-    def ours(seed: int) -> Tensor:
-        return geometry.knn(pool[seed][:, :num_queries], pool[seed], k)
-
-    exact = plain(geometry.knn)(pool[0][:, :num_queries].double(), pool[0].double(), k)
-    assert (ours(0) == exact).double().mean() > 0.99
-    return {
-        "serplib": ours,
-        "serplib plain": plain(ours),
-        "cdist + topk": cdist_topk,
-        "cKDTree": kdtree,
-    }
+def memory() -> float:
+    """Bytes of the broadcast form's one (M, K, d) tensor over the peak of our step, all told."""
+    batch = tokens(2 * B, C, D)
+    step = peers.quantizer(batch, K)[0]["serplib"]
+    step(0)
+    return 4 * batch[0].numel() * K / peak_bytes(lambda: step(1))
 
 
-def chamfer(batch: int, num_points: int) -> dict[str, Callable]:
-    pool = [
-        (clouds(batch, num_points, seed).requires_grad_(), clouds(batch, num_points, 100 + seed))
-        for seed in range(REPEATS + 2)
-    ]
-
-    def ours(seed: int) -> Tensor:
-        a, b = pool[seed]
-        loss = geometry.chamfer_l2(a, b)
-        loss.backward()
-        return loss.detach()
-
-    def cdist_min(seed: int) -> Tensor:
-        a, b = pool[seed]
-        squared = torch.cdist(a, b).square()
-        loss = squared.amin(2).mean() + squared.amin(1).mean()
-        loss.backward()
-        return loss.detach()
-
-    def kdtree(seed: int) -> None:  # the search alone, without gradients
-        for a, b in zip(*(t.detach().numpy() for t in pool[seed])):
-            cKDTree(a).query(b)
-            cKDTree(b).query(a)
-
-    a, b = pool[0]
-    exact = plain(geometry.chamfer_l2)(a.detach().double(), b.double())
-    assert abs(ours(0).double() - exact) < 1e-6 * exact
-    peers = {"serplib": ours, "cdist + min": cdist_min}
-    return peers | ({"cKDTree, no gradient": kdtree} if num_points > 100 else {})
+def cdist(times: Times) -> float:
+    return over(times, "cdist + min" if "cdist + min" in times else "cdist + topk")
 
 
-def step(model: str, preset: str, batch: int) -> dict[str, Callable]:
-    settings = PRESETS[preset]
-    task = Pretext(autoencoder(settings, model), settings.corruption)
-    optimizer = torch.optim.AdamW(task.parameters())
-    points = clouds(batch, 1024, 0)
-
-    def ours(seed: int) -> None:
-        optimizer.zero_grad()
-        task(points, named_generator(seed, "step"))["total"].backward()
-        optimizer.step()
-
-    return {"serplib": ours, "serplib plain": plain(ours)}
-
-
-def shapes(name: str, count: int) -> dict[str, Callable]:
-    return {"serplib": lambda seed: load(name, "train", num_shapes=count, seed=seed)}
-
-
-WORK = {
-    "FPS, 32 x 1024 -> 64": (32, lambda: farthest_points(32, 1024, 64)),
-    "FPS, 1 x 10,000 -> 1024": (1, lambda: farthest_points(1, 10_000, 1024)),
-    "kNN, 32 x 64 queries in 1024, k = 32": (32, lambda: neighbours(32, 64, 1024, 32)),
-    "Chamfer, 2048 patches of 32, with gradient": (2048, lambda: chamfer(2048, 32)),
-    "Chamfer, 32 clouds of 1024, with gradient": (32, lambda: chamfer(32, 1024)),
-    "pre-training step, quick SeRP-PointNet": (32, lambda: step("pointnet", "quick", 32)),
-    "pre-training step, quick SeRP-Transformer": (32, lambda: step("transformer", "quick", 32)),
-    "made: objects": (1024, lambda: shapes("objects", 1024)),
-    "made: procedural": (1024, lambda: shapes("procedural", 1024)),
-}
+# Work that the name starts with; what is compared; how; what it is to reach.
+TARGETS: list[tuple[str, str, Callable[[Times], float], float]] = [
+    ("FPS, 1 x", "the fastest peer", over, 1),
+    (f"FPS, {B} x", "the fastest peer", over, 5),
+    ("kNN", "cdist + topk", cdist, 4),
+    (f"Chamfer, {PATCHES} patches", "cdist + min", cdist, 6),
+    (f"Chamfer, {B} clouds", "cdist + min", cdist, 8),
+    (f"Chamfer, {B} clouds", "cKDTree", lambda times: over(times, "cKDTree"), 2.5),
+    ("quantizer", "vector-quantize-pytorch", lambda t: over(t, "vector-quantize-pytorch"), 1),
+    ("quantizer", "memory of the broadcast form", lambda _: memory(), 20),
+    ("step, quick SeRP-PointNet", "textbook", lambda times: over(times, "textbook"), 2),
+    ("step, quick SeRP-Transformer", "textbook", lambda times: over(times, "textbook"), 2),
+    ("made: objects", "shapes a second and core", a_second, 2000),
+    ("made: procedural", "shapes a second and core", a_second, 2000),
+]
 
 
 def main() -> None:
-    """Time all of `WORK`, print the table, write the JSON."""
-    console, rows = Console(), []
-    table = Table("work", "who", "ms", "items/s", "times serplib")
+    """Time all of `WORK`, print the tables, write the JSON."""
+    console, rows, targets = Console(width=110), [], []
+    rates = machine_rates(2**20, 256) if SMOKE else machine_rates()
+    table = Table("work", "who", "ms", "items/s", "times serplib", "times the floor")
+    reached = Table("work", "against", "measured", "target", "")
     for work, (items, prepare) in WORK.items():
-        times = {who: median_ms(call) for who, call in prepare().items()}
-        for who, ms in times.items():
-            ratio = ms / times["serplib"]
-            rows.append({"work": work, "who": who, "ms": ms, "items": items, "ratio": ratio})
-            table.add_row(work, who, f"{ms:.2f}", f"{1000 * items / ms:,.0f}", f"{ratio:.1f}")
-    console.print(table)
-    about = records.environment()
-    place = re.sub(r"\W+", "-", about["device"]).strip("-").lower()
-    path = records.project_root() / "results" / f"bench-{place}.json"
-    records.write_json(path, {"environment": about, "repeats": REPEATS, "rows": rows})
+        calls, needed = prepare()
+        times, floor = rounds(calls, REPEATS), floor_ms(needed, rates)
+        for who, found in times.items():
+            ms, relative = statistics.median(found), ratio(times["serplib"], found)
+            row = {"work": work, "who": who, "ms": ms, "fastest_ms": min(found), "items": items}
+            rows.append(row | {"ratio": relative, "floor_ms": floor})
+            speed = f"{1000 * items / ms:,.0f}"
+            table.add_row(work, who, f"{ms:.2f}", speed, f"{relative:.2f}", f"{ms / floor:,.1f}")
+        for start, against, measure, wanted in TARGETS:
+            if work.startswith(start):
+                found = measure(times)
+                met = found >= wanted
+                targets.append({"work": work, "against": against, "measured": found,
+                                "target": wanted, "met": met})  # fmt: skip
+                said = "met" if met else "missed"
+                reached.add_row(work, against, f"{found:,.2f}", f"{wanted:g}", said)
+    console.print(table, reached)
+    for name, rate in rates.items():
+        console.print(f"{name}: {rate:.3g}")
+    absent = [] if peers.point_cloud_utils else ["point-cloud-utils"]
+    if absent:
+        console.print("absent, and so not compared: point-cloud-utils (pip install it to have it)")
+    if SMOKE:
+        return
+    path = records.project_root() / "results" / f"bench-{device_name()}.json"
+    content = {"environment": records.environment(), "repeats": REPEATS, "absent": absent}
+    records.write_json(path, content | {"rates": rates, "rows": rows, "targets": targets})
     console.print(f"written: {path}", soft_wrap=True)
 
 

@@ -1,0 +1,99 @@
+"""What the benchmarks share: clouds, clocks, peak memory, and what this machine can do at most."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from serplib import fast, kernels, records
+from serplib.perturb import named_generator
+
+Calls = dict[str, Callable[[int], object]]  # who: what is timed, given the number of the round
+
+
+def clouds(batch: int, num_points: int, seed: int) -> Tensor:
+    """Random points on the unit sphere's surface, ``(B, N, 3)`` float32."""
+    points = torch.randn(batch, num_points, 3, generator=named_generator(seed, "bench"))
+    return torch.nn.functional.normalize(points, dim=-1)
+
+
+def plain(function: Callable) -> Callable:
+    """The same call with the compiled code switched off."""
+
+    def call(*arguments):
+        kept, kernels.AVAILABLE, fast.AVAILABLE = (kernels.AVAILABLE, fast.AVAILABLE), False, False
+        try:
+            return function(*arguments)
+        finally:
+            kernels.AVAILABLE, fast.AVAILABLE = kept
+
+    return call
+
+
+def rounds(calls: Calls, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of each call in each round; all take turns, so that all meet the same load.
+
+    Every round has fresh inputs; the first one warms up and does not count.
+    """
+    times: dict[str, list[float]] = {who: [] for who in calls}
+    for seed in range(repeats + 1):
+        for who, call in calls.items():
+            began = time.perf_counter()
+            call(seed)
+            times[who].append(1000 * (time.perf_counter() - began))
+    return {who: found[1:] for who, found in times.items()}
+
+
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """How many times as long they take as we do: the median of the ratios of the rounds."""
+    return statistics.median(b / a for a, b in zip(ours, theirs))
+
+
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The most that torch's CPU tensors held at once above what they held before, in bytes.
+
+    What NumPy and Numba allocate does not count: a few rows in the compiled searches.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    held = most = 0
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
+
+
+def machine_rates(size: int = 2**25, side: int = 2048) -> dict[str, float]:
+    """The best of five: bytes a second of a copy (read and written), operations of a product."""
+    source = torch.zeros(size)
+    target, square = torch.empty_like(source), torch.rand(side, side)
+    copy, product = [], []
+    for _ in range(5):
+        began = time.perf_counter()
+        target.copy_(source)
+        copied = time.perf_counter()
+        square @ square
+        copy.append(copied - began)
+        product.append(time.perf_counter() - copied)
+    return {
+        "bytes_per_second": 2 * source.nbytes / min(copy),
+        "flops_per_second": 2 * side**3 / min(product),
+    }
+
+
+def floor_ms(work: tuple[float, float], rates: dict[str, float]) -> float:
+    """Milliseconds that (bytes, operations) take at least at these rates: the slower of the two."""
+    moved, done = work
+    return 1000 * max(moved / rates["bytes_per_second"], done / rates["flops_per_second"])
+
+
+def device_name() -> str:
+    """This device as a part of a file's name."""
+    return re.sub(r"\W+", "-", records.environment()["device"]).strip("-").lower()
