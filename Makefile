@@ -9,7 +9,7 @@ SHELL := /bin/bash
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course test elsewhere lab site notebooks bench bench-gpu lock clean
+.PHONY: help setup course test elsewhere lab site notebooks bench growth bench-gpu lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,8 +53,11 @@ notebooks: setup  ## execute the committed notebooks again, and clean them
 	env -u SERP_DATA $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
 	$(BIN)/python tests/clean_notebooks.py $(NOTEBOOKS)
 
-bench: setup  ## time each operation beside its peers
+bench: setup  ## time each operation beside its peers; alone on the machine, minutes
 	$(BIN)/python tests/benchmarks/bench.py
+
+growth: setup  ## time and memory against sizes, fitted; alone on the machine, minutes
+	$(BIN)/python tests/benchmarks/growth.py
 
 bench-gpu: setup  ## check and time the GPU kernels and whole training steps; under 8 minutes
 	$(BIN)/python tests/benchmarks/gpu.py

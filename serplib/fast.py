@@ -249,11 +249,10 @@ if hasattr(os, "register_at_fork"):
 def _over_clouds(kernel, batch: int, *arguments) -> None:
     """Run a kernel over the batch, cut into as many parts as torch has threads."""
     parts = min(torch.get_num_threads(), batch)
-    if parts <= 1:
-        kernel(*arguments, 0, batch)
-        return
     edges = [batch * part // parts for part in range(parts + 1)]
-    for job in [_pool().submit(kernel, *arguments, *edge) for edge in pairwise(edges)]:
+    jobs = [_pool().submit(kernel, *arguments, *edge) for edge in pairwise(edges[1:])]
+    kernel(*arguments, *edges[:2])  # the first part here: one thread less to wake and wait for
+    for job in jobs:
         job.result()
 
 

@@ -181,7 +181,9 @@ def _on_quads(quads: np.ndarray, which: np.ndarray, rng: np.random.Generator) ->
     width = (start + (end - start) * along) * (across - 0.5)
     return np.stack(
         [
-            quads[i][which] + along * quads[i + 3][which] + width * quads[i + 6][which]
+            quads[i].take(which)
+            + along * quads[i + 3].take(which)
+            + width * quads[i + 6].take(which)
             for i in range(3)
         ]
     )  # (3, n)
@@ -217,7 +219,7 @@ def _on_walls(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -
     cos, sin = _turn(len(which), rng)
     part, todo = which, slice(None)  # thin the angles, so as to be even on what the frames make
     while len(part):
-        x, y, z, bound = (rounds[i][part] for i in (16, 17, 18, 19))
+        x, y, z, bound = (rounds[i].take(part) for i in (16, 17, 18, 19))
         stretch = y + (x - y) * cos[todo] ** 2 + z
         again = np.flatnonzero(rng.random(len(part)) ** 2 * bound > stretch)
         todo = again if part is which else todo[again]
@@ -233,7 +235,7 @@ def _on_balls(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -
     cos, sin = _turn(len(which), rng)
     part, todo = which, slice(None)
     while len(part):
-        x, y, z, bound = (rounds[i][part] for i in (16, 17, 18, 19))
+        x, y, z, bound = (rounds[i].take(part) for i in (16, 17, 18, 19))
         across = y + (x - y) * cos[todo] ** 2
         stretch = across + (z - across) * height[todo] ** 2
         again = np.flatnonzero(rng.random(len(part)) ** 2 * bound > stretch)
@@ -254,5 +256,5 @@ def _placed(
     rounds: np.ndarray, which: np.ndarray, unit: tuple[np.ndarray, ...]
 ) -> list[np.ndarray]:
     x, y, z = unit
-    columns = [[rounds[i + k][which] for i in (2, 5, 8, 11)] for k in range(3)]
+    columns = [[rounds[i + k].take(which) for i in (2, 5, 8, 11)] for k in range(3)]
     return [x * a + y * b + z * c + at for a, b, c, at in columns]  # 3 of (n,)

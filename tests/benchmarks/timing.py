@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import statistics
 import time
@@ -60,6 +61,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
     What NumPy and Numba allocate does not count: a few rows in the compiled searches.
     """
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would announce itself each time
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         call()
     held = most = 0
