@@ -110,15 +110,26 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     for compiled in (kernels, fast):
         if compiled.usable(queries, points):
             return compiled.knn(queries, points, k)
-    distance = squared_distances(queries, points)  # (B, Q, N)
-    if distance.dtype != torch.float32:
-        return distance.sort(dim=-1, stable=True).indices[..., :k]  # (B, Q, k)
+    return lowest(squared_distances(queries, points), k)
+
+
+def lowest(values: Tensor, k: int) -> Tensor:
+    """Where the k lowest values of each row are, lowest first; ties go to the lowest index.
+
+    Args:
+        values: ``(..., N)``, none below 0, any float type. k: at most N.
+
+    Returns:
+        ``(..., k)`` int64.
+    """
+    if values.dtype != torch.float32:
+        return values.sort(dim=-1, stable=True).indices[..., :k]  # (..., k)
     # A float32 >= 0 orders like its bits read as an integer. With the index in the lower half,
     # no two keys are equal: topk, which promises nothing about ties, has none to break.
     # abs: inf - inf may be a NaN with a minus sign, which would come first instead of last.
-    index = torch.arange(points.shape[1], device=points.device)  # (N,)
-    key = (distance.abs().view(torch.int32).long() << 32) | index  # (B, Q, N)
-    return key.topk(k, dim=-1, largest=False, sorted=True).values & 0xFFFFFFFF  # (B, Q, k)
+    index = torch.arange(values.shape[-1], device=values.device)  # (N,)
+    key = (values.abs().view(torch.int32).long() << 32) | index  # (..., N)
+    return key.topk(k, dim=-1, largest=False, sorted=True).values & 0xFFFFFFFF  # (..., k)
 
 
 def gather(points: Tensor, index: Tensor) -> Tensor:
@@ -185,8 +196,11 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
         raise ValueError(f"reduction is {reduction!r}, wanted 'none' or 'mean'")
     _check_pair(a, b)
     a, b = at_least_float32(a), at_least_float32(b)
-    nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
-    from_a = (a - _partners(b, nearest_b)).square().sum(-1).mean(-1)  # (B,)
-    from_b = (b - _partners(a, nearest_a)).square().sum(-1).mean(-1)  # (B,)
-    per_cloud = from_a + from_b  # (B,)
+    if fast.usable(a, b):
+        from_a, from_b = fast.nearest_distances(a, b)  # (B, N), (B, M)
+    else:
+        nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
+        from_a = (a - _partners(b, nearest_b)).square().sum(-1)  # (B, N)
+        from_b = (b - _partners(a, nearest_a)).square().sum(-1)  # (B, M)
+    per_cloud = from_a.mean(-1) + from_b.mean(-1)  # (B,)
     return per_cloud if reduction == "none" else per_cloud.mean()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from serplib.expect import expect
-from serplib.geometry import farthest_point_sample, gather, knn
+from serplib.geometry import farthest_point_sample, gather, knn, lowest
 
 
 def named_seed(*names: object) -> int:
@@ -72,7 +72,7 @@ class Perturbation:
         batch, num_points, _ = points.shape
         order = torch.rand(batch, num_points, generator=generator, device=points.device)  # (B, N)
         if self.centers == "random":
-            return order.argsort(dim=1, stable=True)[:, : self.num_patches]  # (B, P)
+            return lowest(order, self.num_patches)  # (B, P)
         # FPS from a random start: put a random point first, sample, and map the indices back.
         shuffle = order.argsort(dim=1, stable=True)  # (B, N)
         picked = farthest_point_sample(gather(points, shuffle), self.num_patches)  # (B, P)

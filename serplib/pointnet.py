@@ -56,8 +56,8 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (..., inputs) -> (..., outputs)
         x = self.linear(x)
-        x = self.norm(x.flatten(0, -2)).view(x.shape)
-        return x.relu() if self.relu else x
+        normed = self.norm(x.flatten(0, -2))
+        return (normed.relu_() if self.relu else normed).view(x.shape)
 
 
 class TNet(nn.Module):
@@ -132,7 +132,7 @@ class SerpPointNet(nn.Module):
         """Logits (untouched, touched) ``(B, N, 2)`` and the task's prediction ``(B, N, 3)``."""
         whole, local = self.encoder.encode(perturbed)  # (B, 1024), (B, N, 64)
         x = self.from_local(local) + self.from_global(whole)[:, None]  # (B, N, 512)
-        x = self.norm(x.flatten(0, 1)).relu().view(x.shape)  # (B, N, 512)
+        x = self.norm(x.flatten(0, 1)).relu_().view(x.shape)  # (B, N, 512)
         x = self.decoder(x)  # (B, N, 128)
         return self.classification(x), self.reconstruction(x)
 

@@ -118,11 +118,11 @@ class TokenPointNet(nn.Module):
         expect(patches, "B c n 3", "patches", device=self.first.weight.device)
         batch, num_centers, size, _ = patches.shape
         points = patches.reshape(-1, 3)  # (B*c*n, 3)
-        hidden = self.first_norm(self.first(points)).relu()  # (B*c*n, 128)
+        hidden = self.first_norm(self.first(points)).relu_()  # (B*c*n, 128)
         local = self.local(hidden).unflatten(0, (-1, size))  # (B*c, n, 256)
         whole = local.amax(1, keepdim=True)  # (B*c, 1, 256)
         hidden = self.from_point(local) + self.from_patch(whole)  # (B*c, n, 512)
-        hidden = self.wide_norm(hidden.flatten(0, 1)).relu()  # (B*c*n, 512)
+        hidden = self.wide_norm(hidden.flatten(0, 1)).relu_()  # (B*c*n, 512)
         tokens = self.last(hidden).unflatten(0, (-1, size)).amax(1)  # (B*c, d)
         return tokens.unflatten(0, (batch, num_centers))  # (B, c, d)
 

@@ -52,7 +52,7 @@ def _optimizer(
     module: nn.Module, optim: Optim, device: torch.device | str = "cpu"
 ) -> torch.optim.Optimizer:
     trained = [p for p in module.parameters() if p.requires_grad]
-    fused = True if torch.device(device).type == "cuda" else None  # None: torch's own choice
+    fused = torch.device(device).type in ("cuda", "cpu")  # one pass over the weights, not a dozen
     return torch.optim.AdamW(trained, lr=optim.lr, weight_decay=optim.weight_decay, fused=fused)
 
 
@@ -90,7 +90,7 @@ class _Loop:
         self.bare = module
         optimizer = _optimizer(module, optim, self.accelerator.device)
         self.module, self.optimizer = self.accelerator.prepare(module, optimizer)
-        self.epoch, self.history, self.best = 0, [], None
+        self.epoch, self.history, self.best, self.unchecked = 0, [], None, (0, 0.0)
         saved = checkpoint.load(folder) if folder else None
         if saved is not None:
             weights, state = saved
@@ -124,16 +124,24 @@ class _Loop:
             torch.manual_seed(named_seed(self.seed, "dropout", step, rank))
             device = self.accelerator.device
             yield step, indices, named_generator(self.seed, "perturb", step, 0, device=device)
+        self.check()
+
+    def check(self) -> None:
+        """Stop if the last loss was not finite."""
+        step, loss = self.unchecked
+        if not math.isfinite(loss):
+            raise FloatingPointError(
+                f"the loss is {float(loss)} at step {step}: lower optim.lr, set clip_norm, or "
+                "check the data (`serp data check`)"
+            )
 
     def descend(self, loss: Tensor, step: int) -> None:
         """One step of the optimiser against ``loss``."""
+        self.check()
         # Of all processes: where one stops alone, the others would wait for it for ever.
-        worst = self.accelerator.gather(loss.detach()[None]).sum()
-        if not torch.isfinite(worst):
-            raise FloatingPointError(
-                f"the loss is {worst.item()} at step {step}: lower optim.lr, set clip_norm, or "
-                "check the data (`serp data check`)"
-            )
+        self.unchecked = step, self.accelerator.gather(loss.detach()[None]).sum()
+        if self.accelerator.device.type == "cpu":  # before it reaches a weight; on a GPU a step
+            self.check()  # late, since to ask at once would be to wait for the GPU in every step
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps_per_epoch, self.optim)
         self.optimizer.zero_grad()

@@ -22,6 +22,7 @@ from serplib.geometry import (
     farthest_point_sample,
     gather,
     knn,
+    lowest,
     nearest_pairs,
     squared_distances,
 )
@@ -316,6 +317,66 @@ def test_chamfer_gradient_is_the_same_on_both_paths():
     assert torch.equal(gradients[0][1], gradients[1][1])
 
 
+@needs_numba
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_chamfer_in_pieces_is_that_of_double_precision(threads):
+    # Neither mean nor equal weights: each cloud's distance pulls with a weight of its own, and one
+    # point is the nearest of many.
+    a, b = random_clouds(5, 40, 3, seed=7), random_clouds(5, 7, 3, seed=8)
+    weight = torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5])  # (B,)
+    found = {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype in (torch.float32, torch.float64):
+            x, y = (cloud.to(dtype, copy=True).requires_grad_() for cloud in (a, b))
+            loss = (weight.to(dtype) * chamfer_l2(x, y, "none")).sum()
+            found[dtype] = (loss, *torch.autograd.grad(loss, (x, y)))
+    finally:
+        torch.set_num_threads(before)
+    for ours, exact in zip(found[torch.float32], found[torch.float64], strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
+    assert found[torch.float32][1][2].abs().max() == 0 < found[torch.float32][2][3].abs().min()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("which", [0, 1])
+def test_one_cloud_alone_may_want_a_gradient(path, which):
+    clouds = [random_clouds(2, 9, 3, seed=7), random_clouds(2, 6, 3, seed=8)]
+    exact = [cloud.double() for cloud in clouds]
+    clouds[which].requires_grad_(), exact[which].requires_grad_()
+    with taking(path):
+        chamfer_l2(*clouds).backward()
+    chamfer_l2(*exact).backward()
+    torch.testing.assert_close(clouds[which].grad.double(), exact[which].grad, rtol=1e-5, atol=1e-7)
+    assert clouds[1 - which].grad is None
+    with taking(path), torch.no_grad():
+        assert not chamfer_l2(*clouds).requires_grad
+
+
+@needs_numba
+def test_a_second_derivative_is_refused_by_the_compiled_code():
+    a, b = random_clouds(1, 5, 3).requires_grad_(), random_clouds(1, 5, 3, seed=1)
+    with pytest.raises(NotImplementedError, match="SERP_FAST=0"):
+        torch.autograd.grad(chamfer_l2(a, b), a, create_graph=True)
+    with taking("plain"):
+        (gradient,) = torch.autograd.grad(chamfer_l2(a, b), a, create_graph=True)
+    assert gradient.requires_grad
+
+
+@given(
+    values=arrays(
+        np.float32, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=st.integers(0, 5)
+    ),
+    data=st.data(),
+)
+def test_lowest_is_the_front_of_a_stable_sort(values, data):
+    k = data.draw(st.integers(1, values.shape[1]))
+    wanted = np.argsort(values, axis=1, kind="stable")[:, :k]
+    for dtype in (torch.float32, torch.float64):
+        assert lowest(torch.from_numpy(values).to(dtype), k).tolist() == wanted.tolist()
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_indices_carry_no_gradient(path):
     cloud = random_clouds(1, 9, 3).requires_grad_()
@@ -446,7 +507,7 @@ def test_neighbours_of_hard_clouds_are_those_of_the_plain_code(kind, size, k):
 @needs_numba
 def test_the_compiled_code_is_really_taken(monkeypatch):
     taken = []
-    for name in ("farthest_point_sample", "knn", "nearest"):
+    for name in ("farthest_point_sample", "knn", "nearest", "nearest_distances"):
         original = getattr(fast, name)
         monkeypatch.setattr(
             fast, name, lambda *a, f=original, n=name: taken.append(n) or f(*a), raising=True
@@ -454,10 +515,13 @@ def test_the_compiled_code_is_really_taken(monkeypatch):
     cloud = random_clouds(2, 20, 3)
     with taking("plain"):
         farthest_point_sample(cloud, 4), knn(cloud, cloud, 4), nearest_pairs(cloud, cloud)
+        chamfer_l2(cloud, cloud)
         assert taken == []
     with taking("fast"):
         farthest_point_sample(cloud, 4), knn(cloud, cloud, 4), nearest_pairs(cloud, cloud)
         assert taken == ["farthest_point_sample", "knn", "nearest"]
+        chamfer_l2(cloud, cloud)
+        assert taken[3:] == ["nearest_distances", "nearest"]
 
 
 def test_usable_only_for_finite_float32_on_the_cpu():
