@@ -290,7 +290,7 @@ def test_pretrain_is_the_loop_written_out():
     history = pretrain(mine, train, points(3), OPTIM, seed)
 
     theirs = task().train()
-    optimizer = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1)
+    optimizer = torch.optim.AdamW(theirs.parameters(), weight_decay=0.1, fused=True)
     for step in range(8):  # 4 epochs of 2 batches
         indices = epoch_batches(10, 4, seed, step // 2)[step % 2]
         generator = named_generator(seed, "perturb", step, 0)
@@ -361,11 +361,30 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_adamw_is_fused_on_a_gpu_and_as_ever_on_a_cpu():
+def test_adamw_is_fused_where_torch_can():
     layer = nn.Linear(2, 2)
-    for device, fused in (("cuda", True), ("cpu", None)):
+    for device, fused in (("cuda", True), ("cpu", True), ("meta", False)):
         groups = training._optimizer(layer, Optim(), torch.device(device)).param_groups
         assert [group["fused"] for group in groups] == [fused]
+
+
+def test_fused_adamw_makes_the_steps_of_the_plain_one():
+    torch.manual_seed(0)
+    ours, plain = nn.Linear(5, 3).double(), nn.Linear(5, 3).double()
+    plain.load_state_dict(ours.state_dict())
+    optim = Optim(lr=1e-2, weight_decay=0.05)
+    steppers = (
+        training._optimizer(ours, optim),
+        torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.05, foreach=False),
+    )
+    for _ in range(20):
+        x = torch.randn(7, 5, dtype=torch.float64)
+        for layer, stepper in zip((ours, plain), steppers):
+            stepper.zero_grad()
+            layer(x).square().sum().backward()
+            stepper.step()
+    for a, b in zip(ours.parameters(), plain.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
 
 
 def test_same_seed_same_weights_other_seed_other_weights():
@@ -405,6 +424,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(bad, tmp_path):
         pretrain(pretext, train, points(3), OPTIM, 0, tmp_path)
     assert same(before, copied(pretext.model.classification))  # nan reached no weight
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("bad_step", [1, 2, 3])  # in an epoch, at its end, in the next one
+def test_a_gpu_is_asked_a_step_late_and_nothing_bad_is_kept(monkeypatch, tmp_path, bad_step):
+    loop = training._Loop(nn.Linear(2, 1), 12, OPTIM, 0, tmp_path, None, "test")  # 3 steps an epoch
+    monkeypatch.setattr(type(loop.accelerator), "device", torch.device("meta"))  # not the CPU
+    monkeypatch.setattr(training, "named_generator", lambda *names, device: None)
+    monkeypatch.setattr(training, "epoch_batches", lambda *_: torch.arange(12).view(3, 4))
+    weight = next(loop.module.parameters())
+    late = []
+    with pytest.raises(FloatingPointError, match=f"inf at step {bad_step}"):
+        for _ in loop.epochs():
+            for step, _, _ in loop.batches():
+                late.append(step)
+                loop.descend((weight.square() * (math.inf if step == bad_step else 1)).sum(), step)
+    assert late[-1] == (bad_step if bad_step == 2 else bad_step + 1)
+    assert len(list(tmp_path.iterdir())) == bad_step // 3
 
 
 # ---------------------------------------------------------------- fine-tuning

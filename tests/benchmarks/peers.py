@@ -23,8 +23,9 @@ from serplib.bottlenecks import VectorQuantizer
 from serplib.classify import autoencoder
 from serplib.data import load
 from serplib.perturb import named_generator
-from serplib.presets import PRESETS
+from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
+from serplib.training import _optimizer
 
 try:  # not among the locked packages: its rows are missing where it is
     import point_cloud_utils
@@ -166,7 +167,7 @@ def quantizer(pool: list[Tensor], codebook_size: int) -> Work:
 
 
 def pretraining(model: str, preset: str, batch: int) -> Work:
-    """One step of pre-training; the textbook's starts from the same weights."""
+    """One step of pre-training; the textbook's starts from the same weights, with torch's AdamW."""
     settings = PRESETS[preset]
     points = clouds(batch, 1024, 0)
 
@@ -183,9 +184,9 @@ def pretraining(model: str, preset: str, batch: int) -> Work:
     for found in (losses(made(), points), theirs):
         assert abs(found - exact) < 0.01 * exact, f"{model}: {found} against {exact}"
 
-    def stepper():
+    def stepper(make_optimizer):
         task = made()
-        optimizer = torch.optim.AdamW(task.parameters())
+        optimizer = make_optimizer(task)
 
         def call(i: int) -> None:
             optimizer.zero_grad()
@@ -194,7 +195,11 @@ def pretraining(model: str, preset: str, batch: int) -> Work:
 
         return call, task
 
-    (ours, task), (by_the_book, _), (uncompiled, _) = stepper(), stepper(), stepper()
+    def usual(task: Pretext) -> torch.optim.Optimizer:
+        return _optimizer(task, Optim())
+
+    (ours, task), (uncompiled, _) = stepper(usual), stepper(usual)
+    by_the_book, _ = stepper(lambda task: torch.optim.AdamW(task.parameters()))
 
     def swapped(i: int) -> None:
         with textbook.swapped():
