@@ -222,38 +222,33 @@ def _columns(bits, column, who, i):  # each point's nearest so far, when point i
 
 
 @compiled
-def _nearest(a, b, to_b, to_a, first, last):  # (B, 3, N), (B, 3, M), (B, N), (B, M)
+def _nearest(a, b, to_b, to_a, from_a, from_b, first, last):  # (B, 3, N), (B, 3, M), then by point
     size_a, size_b = a.shape[2], b.shape[2]
-    row = np.empty(size_b, np.float32)
-    bits = row.view(np.int32)
-    column, who = np.empty(size_b, np.int32), np.empty(size_b, np.int32)
+    row, column = np.empty(size_b, np.float32), np.empty(size_b, np.float32)
+    bits, column_bits, who = row.view(np.int32), column.view(np.int32), np.empty(size_b, np.int32)
     for n in range(first, last):
         x, y, z = b[n, 0], b[n, 1], b[n, 2]
-        column[:], who[:] = _NONE, 0
+        column_bits[:], who[:] = _NONE, 0
         for i in range(size_a):
             _row(a[n, 0, i], a[n, 1, i], a[n, 2, i], x, y, z, row)
-            to_b[n, i] = _first(bits, _smallest(bits))
-            _columns(bits, column, who, np.int32(i))
-        to_a[n] = who
+            j = _first(bits, _smallest(bits))
+            to_b[n, i], from_a[n, i] = j, row[j]
+            _columns(bits, column_bits, who, np.int32(i))
+        to_a[n], from_b[n] = who, column
 
 
 @compiled
-def _apart(a, b, to_b, apart, first, last):  # (B, N, 3), (B, M, 3), (B, N), (B, N)
+def _pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
+    """The gradient, on ``a``, of weighted distances to the nearest; ``on_a`` comes as zeros."""
     for n in range(first, last):
-        for i in range(a.shape[1]):
-            p, q = a[n, i], b[n, to_b[n, i]]
-            dx, dy, dz = p[0] - q[0], p[1] - q[1], p[2] - q[2]
-            apart[n, i] = dx * dx + dy * dy + dz * dz
-
-
-@compiled
-def _pull(a, b, to_b, weight, on_a, on_b, first, last):  # the gradient of weight * apart
-    for n in range(first, last):
-        for i in range(a.shape[1]):
-            j = to_b[n, i]
+        for j in range(b.shape[1]):  # what the points of b do to those of a
+            i, double = np.uint32(to_a[n, j]), np.float32(2) * weight_b[n, j]
             for axis in range(3):
-                on_a[n, i, axis] = 2 * weight[n, i] * (a[n, i, axis] - b[n, j, axis])
-                on_b[n, j, axis] -= on_a[n, i, axis]
+                on_a[n, i, axis] -= double * (b[n, j, axis] - a[n, i, axis])
+        for i in range(a.shape[1]):  # what they do themselves
+            j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n, i]
+            for axis in range(3):
+                on_a[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])
 
 
 @lru_cache(maxsize=1)
@@ -307,12 +302,18 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     return index
 
 
+def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    to_b, from_a = torch.empty(a.shape[:2], dtype=torch.int64), a.new_empty(a.shape[:2])  # (B, N)
+    to_a, from_b = torch.empty(b.shape[:2], dtype=torch.int64), b.new_empty(b.shape[:2])  # (B, M)
+    found = to_b, to_a, from_a, from_b
+    coordinates = _coordinates(a), _coordinates(b)
+    _over_clouds(_nearest, len(a), *coordinates, *(tensor.numpy() for tensor in found))
+    return found
+
+
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """For every point of ``a`` its nearest in ``b``, ``(B, N)``, and the other way, ``(B, M)``."""
-    to_b = torch.empty(a.shape[:2], dtype=torch.int64)  # (B, N)
-    to_a = torch.empty(b.shape[:2], dtype=torch.int64)  # (B, M)
-    _over_clouds(_nearest, len(a), _coordinates(a), _coordinates(b), to_b.numpy(), to_a.numpy())
-    return to_b, to_a
+    return _search(a, b)[:2]
 
 
 class _Apart(torch.autograd.Function):
@@ -320,12 +321,8 @@ class _Apart(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = a.contiguous(), b.contiguous()
-        to_b, to_a = nearest(a, b)
+        to_b, to_a, from_a, from_b = _search(a, b)
         ctx.save_for_backward(a, b, to_b, to_a)
-        from_a, from_b = a.new_empty(a.shape[:2]), b.new_empty(b.shape[:2])  # (B, N), (B, M)
-        for job in ((a, b, to_b, from_a), (b, a, to_a, from_b)):
-            _over_clouds(_apart, len(a), *(tensor.numpy() for tensor in job))
         return from_a, from_b
 
     @staticmethod
@@ -333,14 +330,14 @@ class _Apart(torch.autograd.Function):
         if torch.is_grad_enabled():
             raise NotImplementedError("no second derivative in compiled code: set SERP_FAST=0")
         a, b, to_b, to_a = ctx.saved_tensors
-        own_a, own_b = torch.empty_like(a), torch.empty_like(b)  # (B, N, 3), (B, M, 3)
-        others_a, others_b = torch.zeros_like(a), torch.zeros_like(b)
-        for job in (
-            (a, b, to_b, weight_a.contiguous(), own_a, others_b),
-            (b, a, to_a, weight_b.contiguous(), own_b, others_a),
+        on_a, on_b = a.new_zeros(a.shape), b.new_zeros(b.shape)  # (B, N, 3), (B, M, 3)
+        for wanted, *job in (
+            (ctx.needs_input_grad[0], a, b, to_b, to_a, weight_a, weight_b, on_a),
+            (ctx.needs_input_grad[1], b, a, to_a, to_b, weight_b, weight_a, on_b),
         ):
-            _over_clouds(_pull, len(a), *(tensor.numpy() for tensor in job))
-        return own_a + others_a, own_b + others_b  # summed in the order of plain torch
+            if wanted:
+                _over_clouds(_pull, len(a), *(tensor.contiguous().numpy() for tensor in job))
+        return on_a, on_b
 
 
 def nearest_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -227,9 +227,10 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
         return ended("kept")
     run.folder.mkdir(parents=True, exist_ok=True)
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    # Threads that spin while they wait take the core from the one they wait for, as soon as
-    # anything else runs: two runs of two threads on two cores then hardly move.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Threads that spin for long while they wait take the core from the one they wait for, once
+    # anything else runs: two runs of two threads on two cores then hardly move. Threads that never
+    # spin double the time of a small Transformer's step on a quiet machine. So they spin briefly.
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     # Keep freed memory instead of returning it to the system at every step: a third of the time of
     # a SeRP-PointNet step goes into page faults otherwise.
     os.environ |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "2000000000")
