@@ -8,7 +8,7 @@ import pytest
 import torch
 from notebook_helpers import built
 
-from serplib import compare, records, tables
+from serplib import compare, records, robustness, tables
 
 MADE = built("11_results", math=math, statistics=statistics, T95={2: 12.71, 3: 4.303, 5: 2.776})
 
@@ -89,3 +89,31 @@ def test_the_prose_says_what_the_records_of_table_2_say():
     for row in tables.mean_rows(found, "restoration"):
         assert row["restored"] > row["copy_input"]
         assert abs(row["detection_auc"] - 0.5) < 0.02
+
+
+def test_the_prose_says_what_the_records_of_robustness_say():
+    found = [
+        r for r in records.read_suite("robustness-laptop")["records"] if "test" in r["metrics"]
+    ]
+    by = {}  # arm, measure: per cent by seed
+    for r in found:
+        arm, seed, measured = r["run"]["name"], r["parameters"]["seed"], r["metrics"]["robustness"]
+        assert r["metrics"]["test"]["num_shapes"] == 600
+        for key, value in (measured | robustness.summary(measured)).items():
+            by.setdefault((arm, key), {})[seed] = 100 * value
+    scratch = "robust-scratch"
+    for arm in ("robust-serp", "robust-strong"):
+        ours, base = by[arm, "noise"], by[scratch, "noise"]
+        assert all(ours[seed] - base[seed] > 3 for seed in (0, 1, 2))
+        assert tables.paired_gain(ours, base)["low"] > 1.5
+    verdicts = [
+        tables.paired_gain(by[arm, "corrupted"], by[scratch, "corrupted"])["verdict"]
+        for arm in ("robust-serp", "robust-strong")
+    ]
+    assert verdicts == ["cannot tell", "better"]
+    mean = {key: sum(values.values()) / len(values) for key, values in by.items()}
+    for arm in (scratch, "robust-serp", "robust-strong"):
+        assert mean[arm, "clean"] > mean["robust-pointnet", "clean"]
+        assert mean["robust-pointnet", "corrupted"] > mean[arm, "corrupted"]
+        assert mean["robust-pointnet", "points_64"] > mean[arm, "points_64"] + 15
+    assert mean["robust-pointnet", "points_64"] > 0.7 * mean["robust-pointnet", "clean"]
