@@ -239,7 +239,10 @@ def _nearest(a, b, to_b, to_a, from_a, from_b, first, last):  # (B, 3, N), (B, 3
 
 @compiled
 def _pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
-    """The gradient, on ``a``, of weighted distances to the nearest; ``on_a`` comes as zeros."""
+    """The gradient on ``a`` of weighted distances to the nearest (Eq. 11); ``on_a`` comes as zeros.
+
+    Points ``(B, N, 3)``, ``(B, M, 3)``; indices and weights ``(B, N)`` of a, ``(B, M)`` of b.
+    """
     for n in range(first, last):
         for j in range(b.shape[1]):  # what the points of b do to those of a
             i, double = np.uint32(to_a[n, j]), np.float32(2) * weight_b[n, j]
@@ -303,6 +306,7 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
 
 
 def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Indices ``(B, N)`` into b and ``(B, M)`` into a of the nearest; their squared distances."""
     to_b, from_a = torch.empty(a.shape[:2], dtype=torch.int64), a.new_empty(a.shape[:2])  # (B, N)
     to_a, from_b = torch.empty(b.shape[:2], dtype=torch.int64), b.new_empty(b.shape[:2])  # (B, M)
     found = to_b, to_a, from_a, from_b
@@ -320,7 +324,7 @@ class _Apart(torch.autograd.Function):
     """Squared distances of points to their nearest; pairs stay as they are in the gradient."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # (B, N), (B, M)
         to_b, to_a, from_a, from_b = _search(a, b)
         ctx.save_for_backward(a, b, to_b, to_a)
         return from_a, from_b

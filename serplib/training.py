@@ -140,8 +140,10 @@ class _Loop:
         self.check()
         # Of all processes: where one stops alone, the others would wait for it for ever.
         self.unchecked = step, self.accelerator.gather(loss.detach()[None]).sum()
-        if self.accelerator.device.type == "cpu":  # before it reaches a weight; on a GPU a step
-            self.check()  # late, since to ask at once would be to wait for the GPU in every step
+        # On a CPU at once, before it reaches a weight. To ask a GPU is to wait for it: a step later
+        # or at the end of the epoch is soon enough, since nothing is saved in between.
+        if self.accelerator.device.type == "cpu":
+            self.check()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.steps_per_epoch, self.optim)
         self.optimizer.zero_grad()

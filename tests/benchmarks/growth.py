@@ -30,8 +30,9 @@ from serplib import geometry, records
 from serplib.classify import autoencoder
 from serplib.data import load
 from serplib.perturb import named_generator
-from serplib.presets import PRESETS
+from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
+from serplib.training import _optimizer
 
 SMOKE = "--smoke" in sys.argv
 SIZES = [64, 128, 256] if SMOKE else [256, 512, 1024, 2048, 4096, 8192, 16384]
@@ -66,7 +67,7 @@ def transformer(centers: int = 24, patch_size: int = 16, batch: int = 8) -> Call
 def step(model: str, settings, batch: int, num_points: int) -> Call:
     corruption = replace(settings.corruption, num_points=num_points)
     task = Pretext(autoencoder(settings, model), corruption)
-    optimizer, points = torch.optim.AdamW(task.parameters()), clouds(batch, num_points, 0)
+    optimizer, points = _optimizer(task, Optim()), clouds(batch, num_points, 0)
 
     def call() -> None:
         optimizer.zero_grad()
