@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serplib import fast
+from serplib import fast, loops
 from serplib.geometry import (
     chamfer_l2,
     farthest_point_sample,
@@ -28,8 +28,8 @@ from serplib.geometry import (
 )
 
 EXACT = settings(deadline=None, max_examples=50, derandomize=True)
-PATHS = ["plain", pytest.param("fast", marks=pytest.mark.skipif(fast.njit is None, reason="numba"))]
-needs_numba = pytest.mark.skipif(fast.njit is None, reason="needs numba")
+PATHS = ["plain", pytest.param("fast", marks=pytest.mark.skipif(loops.njit is None, reason="numba"))]
+needs_numba = pytest.mark.skipif(loops.njit is None, reason="needs numba")
 
 
 @contextlib.contextmanager
@@ -460,29 +460,29 @@ def test_farthest_points_in_leaves_are_those_of_the_plain_code(kind, size, m):
     with taking("plain"):
         wanted = farthest_point_sample(cloud, m, start=size // 3)
     got = torch.empty_like(wanted)
-    fast._fps_in_leaves(fast._coordinates(cloud), got.numpy(), size // 3, 0, 2)
+    loops.fps_in_leaves(cloud.numpy(), got.numpy(), size // 3, 0, 2)
     assert torch.equal(got, wanted)
 
 
 @needs_numba
 def test_leaves_are_taken_for_large_clouds_alone(monkeypatch):
     taken = []
-    for name in ("_fps", "_fps_in_leaves"):
-        original = getattr(fast, name)
+    for name in ("fps", "fps_in_leaves"):
+        original = getattr(loops, name)
         monkeypatch.setattr(
-            fast, name, lambda *a, f=original, n=name: taken.append(n) or f(*a), raising=True
+            loops, name, lambda *a, f=original, n=name: taken.append(n) or f(*a), raising=True
         )
     with taking("fast"):
         for size, m in ((2049, 512), (2048, 512), (2049, 511)):
             farthest_point_sample(random_clouds(1, size, 3), m)
-    assert taken == ["_fps_in_leaves", "_fps", "_fps"]
+    assert taken == ["fps_in_leaves", "fps", "fps"]
 
 
 @needs_numba
 def test_leaves_hold_every_point_once_in_boxes_that_are_small():
-    cloud = fast._coordinates(clouds_in_many_leaves(3000, "grid"))[0]  # (3, N)
+    cloud = clouds_in_many_leaves(3000, "grid")[0].T.contiguous().numpy()  # (3, N)
     order, edges = np.arange(3000), np.zeros(3001, np.int64)
-    count = fast._leaves(cloud, order, edges)
+    count = loops.leaves(cloud, order, edges)
     assert sorted(order) == list(range(3000)) and edges[0] == 0 and edges[count] == 3000
     for low, high in itertools.pairwise(edges[: count + 1]):
         leaf = order[low:high]
