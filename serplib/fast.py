@@ -31,9 +31,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _over_clouds(kernel, batch: int, *arguments) -> None:
-    """Run a kernel over the batch, cut into as many parts as torch has threads."""
-    parts = min(torch.get_num_threads(), batch)
+def _over_batch(kernel, batch: int, nanoseconds: float, *arguments) -> None:
+    """Run a kernel over the batch, in parts of a millisecond or more, one a thread of torch's.
+
+    To wake a thread takes a tenth of that, and three tenths where one of torch's still spins.
+
+    Args:
+        nanoseconds: what the kernel takes on one thread, about: measured on two makes of CPU.
+    """
+    parts = max(1, min(torch.get_num_threads(), batch, int(nanoseconds / 1e6)))
     edges = [batch * part // parts for part in range(parts + 1)]
     jobs = [_pool().submit(kernel, *arguments, *edge) for edge in pairwise(edges[1:])]
     kernel(*arguments, *edges[:2])  # the first part here: one thread less to wake and wait for
@@ -45,14 +51,14 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
+def takes(*tensors: Tensor) -> bool:
+    """Whether there is compiled code, and these are float32 on the CPU."""
+    return AVAILABLE and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
 def usable(*clouds: Tensor) -> bool:
-    """Whether the compiled code takes these clouds: float32, on the CPU, without NaN or Inf."""
-    return AVAILABLE and all(
-        cloud.dtype == torch.float32
-        and cloud.device.type == "cpu"
-        and loops.finite(_array(cloud).reshape(-1))
-        for cloud in clouds
-    )
+    """Whether the searches take these clouds: float32, on the CPU, without NaN or Inf."""
+    return takes(*clouds) and all(loops.finite(_array(cloud).reshape(-1)) for cloud in clouds)
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: int) -> Tensor:
@@ -61,14 +67,16 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int) -> Tenso
     # Leaves pay where there is much to skip, in enough steps to win back the sorting.
     leaves = points.shape[1] > 2048 and num_samples >= 512
     kernel = loops.fps_in_leaves if leaves else loops.fps
-    _over_clouds(kernel, len(points), _array(points), picked.numpy(), start)
+    work = 0.2 * len(points) * points.shape[1] * num_samples
+    _over_batch(kernel, len(points), work, _array(points), picked.numpy(), start)
     return picked
 
 
 def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """See `geometry.knn`."""
     index = torch.empty(len(points), queries.shape[1], k, dtype=torch.int64)  # (B, Q, k)
-    _over_clouds(loops.knn, len(points), _array(queries), _array(points), index.numpy())
+    work = 1.5 * queries.shape[:2].numel() * points.shape[1]
+    _over_batch(loops.knn, len(points), work, _array(queries), _array(points), index.numpy())
     return index
 
 
@@ -77,13 +85,25 @@ def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     to_b, from_a = torch.empty(a.shape[:2], dtype=torch.int64), a.new_empty(a.shape[:2])  # (B, N)
     to_a, from_b = torch.empty(b.shape[:2], dtype=torch.int64), b.new_empty(b.shape[:2])  # (B, M)
     found = to_b, to_a, from_a, from_b
-    _over_clouds(loops.nearest, len(a), *(_array(tensor) for tensor in (a, b, *found)))
+    work = a.shape[:2].numel() * b.shape[1]
+    _over_batch(loops.nearest, len(a), work, *(_array(tensor) for tensor in (a, b, *found)))
     return found
 
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """For every point of ``a`` its nearest in ``b``, ``(B, N)``, and the other way, ``(B, M)``."""
     return _search(a, b)[:2]
+
+
+def first_derivative_alone(backward):
+    """A backward pass in compiled code: no graph of it can be made."""
+
+    def checked(ctx, *gradients):
+        if torch.is_grad_enabled():
+            raise NotImplementedError("no second derivative in compiled code: set SERP_FAST=0")
+        return backward(ctx, *gradients)
+
+    return checked
 
 
 class _Apart(torch.autograd.Function):
@@ -96,9 +116,8 @@ class _Apart(torch.autograd.Function):
         return from_a, from_b
 
     @staticmethod
+    @first_derivative_alone
     def backward(ctx, weight_a: Tensor, weight_b: Tensor) -> tuple[Tensor, Tensor]:
-        if torch.is_grad_enabled():
-            raise NotImplementedError("no second derivative in compiled code: set SERP_FAST=0")
         a, b, to_b, to_a = ctx.saved_tensors
         on_a, on_b = a.new_zeros(a.shape), b.new_zeros(b.shape)  # (B, N, 3), (B, M, 3)
         for wanted, *job in (
@@ -106,10 +125,34 @@ class _Apart(torch.autograd.Function):
             (ctx.needs_input_grad[1], b, a, to_a, to_b, weight_b, weight_a, on_b),
         ):
             if wanted:
-                _over_clouds(loops.pull, len(a), *(_array(tensor) for tensor in job))
+                work = 3 * (weight_a.numel() + weight_b.numel())
+                _over_batch(loops.pull, len(a), work, *(_array(tensor) for tensor in job))
         return on_a, on_b
 
 
 def nearest_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distance of every point to its nearest: ``(B, N)`` of ``a``, ``(B, M)`` of ``b``."""
     return _Apart.apply(a, b)
+
+
+def where_first(features: Tensor, given: Tensor) -> Tensor:
+    """At which of N points a feature first has the given value: ``(B, N, C)``, ``(B, C)`` int64."""
+    where = torch.empty(given.shape, dtype=torch.int64)  # (B, C)
+    job = _array(features), _array(given), where.numpy()
+    _over_batch(loops.where_first, len(features), 0.2 * features.numel(), *job)
+    return where
+
+
+def add_to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:
+    """Add the gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
+    job = (_array(tensor) for tensor in (weight, where, pull, on_inputs))
+    _over_batch(loops.add_to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job)
+    return on_inputs
+
+
+def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:
+    """The gradient on the weight ``(C, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
+    on_weight = torch.empty(weight.shape)
+    job = (_array(tensor) for tensor in (inputs, where, pull, on_weight))
+    _over_batch(loops.to_weight, len(weight), 0.3 * pull.numel() * weight.shape[1], *job)
+    return on_weight

@@ -199,8 +199,8 @@ def knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
     groups = 2 * k
     row = np.empty(num_points, np.float32)
     bits = row.view(np.int32)
-    lowest, few = np.empty(groups, np.int32), np.empty(k + 1, np.int32)
-    best = np.empty(k + 1, np.int64)
+    lowest, lower = np.empty(groups, np.int32), np.empty(groups, np.int32)
+    near, best = np.empty(num_points, np.int64), np.empty(k + 1, np.int64)
     for b in range(first, last):
         _to_sides(points[b], sides)
         for q in range(queries.shape[1]):
@@ -209,16 +209,21 @@ def knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
             lowest[:] = _NONE
             for s in range(0, num_points, groups):
                 _lower(lowest, bits[s : s + groups])
-            few[:k], few[k] = _NONE, -1
-            for group in range(groups):
-                _insert(lowest[group], few)
+            lower[:] = 0  # how many minima are below each
+            for i in range(groups):
+                for j in range(groups):
+                    lower[j] += np.int32(lowest[i] < lowest[j])
+            limit = np.int32(-1)
+            for j in range(groups):
+                limit = max(limit, lowest[j] if lower[j] < k else np.int32(-1))
+            count = 0
+            for j in range(num_points):  # no branch: which are near cannot be foretold
+                near[count] = j
+                count += bits[j] <= limit
             # With the index in the lower half of a key, no two are equal.
-            limit = few[0]
             best[:k], best[k] = np.iinfo(np.int64).max, -1
-            for j in range(num_points):
-                if bits[j] <= limit:
-                    _insert((np.int64(bits[j]) << 32) | j, best)
-                    limit = min(limit, np.int32(best[0] >> 32))
+            for i in range(count):
+                _insert((np.int64(bits[near[i]]) << 32) | near[i], best)
             for i in range(k):
                 index[b, q, i] = best[k - 1 - i] & 0xFFFFFFFF
 
@@ -264,3 +269,40 @@ def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
             j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n, i]
             for axis in range(3):
                 on_a[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])
+
+
+@compiled
+def where_first(features, given, where, first, last):  # (B, N, C), (B, C), (B, C)
+    """The first of the N points whose feature is the given one; 0 where none is."""
+    place = np.empty(features.shape[2], np.int32)
+    for b in range(first, last):
+        wanted = given[b]
+        place[:] = 0
+        for j in range(features.shape[1] - 1, -1, -1):
+            values = features[b, j]
+            for c in range(place.shape[0]):
+                place[c] = np.int32(j) if values[c] == wanted[c] else place[c]
+        where[b] = place
+
+
+@compiled
+def add_to_inputs(weight, where, pull, on_inputs, first, last):  # (C, W), (B, C), (B, C), (B, N, W)
+    """The gradient of max_n (inputs @ weight.T) on the inputs, from that on the maxima."""
+    for b in range(first, last):
+        for c in range(where.shape[1]):
+            gradient, row, much = on_inputs[b, np.uint32(where[b, c])], weight[c], pull[b, c]
+            for i in range(row.shape[0]):
+                gradient[i] += much * row[i]
+
+
+@compiled
+def to_weight(inputs, where, pull, on_weight, first, last):  # (B, N, W), (B, C), (B, C), (C, W)
+    """The same on the weights, of features first to last."""
+    on_weight[first:last] = 0
+    near = np.empty(inputs.shape[1:], np.float32)  # read in order once, then in any order
+    for b in range(where.shape[0]):
+        near[:] = inputs[b]
+        for c in range(first, last):
+            gradient, row, much = on_weight[c], near[np.uint32(where[b, c])], pull[b, c]
+            for i in range(row.shape[0]):
+                gradient[i] += much * row[i]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from serplib.expect import expect
 from serplib.geometry import chamfer_l2
+from serplib.pooling import max_over_points
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,11 @@ class Shared(nn.Module):
         normed = self.norm(x.flatten(0, -2))
         return (normed.relu_() if self.relu else normed).view(x.shape)
 
+    def pooled(self, x: Tensor) -> Tensor:  # (B, N, inputs) -> (B, outputs)
+        """The maximum over the points of what `forward` gives."""
+        x = max_over_points(x, self.linear, self.norm)  # (B, outputs)
+        return x.relu() if self.relu else x  # ReLU never falls: it may come after the maximum
+
 
 class TNet(nn.Module):
     """PointNet's transformer network: a k x k matrix for each cloud, the identity at first."""
@@ -74,7 +80,7 @@ class TNet(nn.Module):
         nn.init.zeros_(self.matrix.bias)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, k) -> (B, k, k)
-        cloud = self.on_points(x).max(1).values  # (B, c)
+        cloud = self.on_points[2].pooled(self.on_points[:2](x))  # (B, c)
         matrix = self.matrix(self.on_cloud(cloud)).unflatten(-1, (self.k, self.k))  # (B, k, k)
         return matrix + torch.eye(self.k, device=x.device, dtype=matrix.dtype)
 
@@ -101,7 +107,7 @@ class PointNetEncoder(nn.Module):
         local = self.local(points)  # (B, N, 64)
         if self.feature_transform is not None:
             local = local @ self.feature_transform(local)  # (B, N, 64)
-        return self.whole(self.middle(local)).max(1).values, local
+        return self.whole.pooled(self.middle(local)), local
 
     def forward(self, points: Tensor) -> Tensor:
         """Features of clouds ``(B, N, 3)`` for classification: ``(B, feature_dim)``."""

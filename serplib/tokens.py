@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from serplib.expect import expect
 from serplib.geometry import farthest_point_sample, gather, knn
+from serplib.pooling import max_over_points
 
 
 class Patches(NamedTuple):
@@ -99,7 +100,8 @@ class TokenPointNet(nn.Module):
     Two layers on each point, the maximum over the patch given back to every point, two more layers,
     and the maximum again. Giving the maximum back means concatenating it to each point's features;
     a linear layer on ``[maximum; point]`` is the sum of one on each, and the one on the maximum is
-    computed once a patch instead of once a point.
+    computed once a patch instead of once a point. The one on the point comes right after another,
+    ``from_point(local(x))``, with nothing between: their product is one layer, and a smaller one.
     """
 
     def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 256, 512)) -> None:
@@ -119,11 +121,13 @@ class TokenPointNet(nn.Module):
         batch, num_centers, size, _ = patches.shape
         points = patches.reshape(-1, 3)  # (B*c*n, 3)
         hidden = self.first_norm(self.first(points)).relu_()  # (B*c*n, 128)
-        local = self.local(hidden).unflatten(0, (-1, size))  # (B*c, n, 256)
-        whole = local.amax(1, keepdim=True)  # (B*c, 1, 256)
-        hidden = self.from_point(local) + self.from_patch(whole)  # (B*c, n, 512)
+        hidden = hidden.unflatten(0, (-1, size))  # (B*c, n, 128)
+        whole = max_over_points(hidden, self.local)  # (B*c, 256)
+        weight = self.from_point.weight @ self.local.weight  # (512, 128)
+        of_patch = self.from_patch(whole) + self.from_point(self.local.bias)  # (B*c, 512)
+        hidden = hidden @ weight.T + of_patch[:, None]  # (B*c, n, 512)
         hidden = self.wide_norm(hidden.flatten(0, 1)).relu_()  # (B*c*n, 512)
-        tokens = self.last(hidden).unflatten(0, (-1, size)).amax(1)  # (B*c, d)
+        tokens = max_over_points(hidden.unflatten(0, (-1, size)), self.last)  # (B*c, d)
         return tokens.unflatten(0, (batch, num_centers))  # (B, c, d)
 
 

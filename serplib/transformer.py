@@ -94,14 +94,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.out = nn.Linear(width, width)
 
+    def _qkv(self, x: Tensor) -> list[Tensor]:  # (B, T, D) to three of (B, heads, T, D/heads)
+        thirds = self.qkv(x).chunk(3, -1)  # (B, T, D) each
+        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in thirds]
+
     def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = self._qkv(x)
         mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, T, D/heads)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def weights(self, x: Tensor) -> Tensor:
         """What each token looks at: ``(B, heads, T, T)``, rows sum to 1. For pictures."""
-        q, k, _ = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, _ = self._qkv(x)
         return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
 
 
