@@ -143,10 +143,10 @@ def where_first(features: Tensor, given: Tensor) -> Tensor:
     return where
 
 
-def add_to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:
-    """Add the gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
+def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> Tensor:
+    """The gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
     job = (_array(tensor) for tensor in (weight, where, pull, on_inputs))
-    _over_batch(loops.add_to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job)
+    _over_batch(loops.to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job, add)
     return on_inputs
 
 

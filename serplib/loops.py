@@ -286,9 +286,14 @@ def where_first(features, given, where, first, last):  # (B, N, C), (B, C), (B, 
 
 
 @compiled
-def add_to_inputs(weight, where, pull, on_inputs, first, last):  # (C, W), (B, C), (B, C), (B, N, W)
-    """The gradient of max_n (inputs @ weight.T) on the inputs, from that on the maxima."""
+def to_inputs(weight, where, pull, on_inputs, add, first, last):
+    """The gradient of max_n (inputs @ weight.T) on the inputs: set, or added to what is there.
+
+    Weight ``(C, W)``, places and gradients of the maxima ``(B, C)``, on the inputs ``(B, N, W)``.
+    """
     for b in range(first, last):
+        if not add:
+            on_inputs[b] = 0
         for c in range(where.shape[1]):
             gradient, row, much = on_inputs[b, np.uint32(where[b, c])], weight[c], pull[b, c]
             for i in range(row.shape[0]):

@@ -137,7 +137,8 @@ class SerpPointNet(nn.Module):
     def forward(self, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (untouched, touched) ``(B, N, 2)`` and the task's prediction ``(B, N, 3)``."""
         whole, local = self.encoder.encode(perturbed)  # (B, 1024), (B, N, 64)
-        x = self.from_local(local) + self.from_global(whole)[:, None]  # (B, N, 512)
+        of_cloud = self.from_global(whole) + self.from_local.bias  # (B, 512)
+        x = (local @ self.from_local.weight.T).add_(of_cloud[:, None])  # (B, N, 512)
         x = self.norm(x.flatten(0, 1)).relu_().view(x.shape)  # (B, N, 512)
         x = self.decoder(x)  # (B, N, 128)
         return self.classification(x), self.reconstruction(x)

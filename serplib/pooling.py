@@ -83,7 +83,8 @@ class _LinearMax(torch.autograd.Function):
         inputs, weight, where = ctx.saved_tensors
         on_inputs = None
         if ctx.needs_input_grad[0]:
-            on_inputs = fast.add_to_inputs(inputs.new_zeros(inputs.shape), weight, where, pull)
+            on_inputs = inputs.new_empty(inputs.shape)  # (B, N, W)
+            fast.to_inputs(on_inputs, weight, where, pull, add=False)
         return on_inputs, fast.to_weight(inputs, weight, where, pull)
 
 
@@ -130,6 +131,6 @@ class _NormMax(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             back = weight.T @ (slope[:, None] * weight)  # (W, W)
             on_inputs = torch.addmm(level @ weight - center @ back, flat, back).view(inputs.shape)
-            fast.add_to_inputs(on_inputs, weight, where, rise * pull)
+            fast.to_inputs(on_inputs, weight, where, rise * pull, add=True)
         # A bias before BatchNorm moves x and m alike.
         return on_inputs, on_weight, torch.zeros_like(bias), on_scale, on_shift, *[None] * 4

@@ -125,7 +125,7 @@ class TokenPointNet(nn.Module):
         whole = max_over_points(hidden, self.local)  # (B*c, 256)
         weight = self.from_point.weight @ self.local.weight  # (512, 128)
         of_patch = self.from_patch(whole) + self.from_point(self.local.bias)  # (B*c, 512)
-        hidden = hidden @ weight.T + of_patch[:, None]  # (B*c, n, 512)
+        hidden = (hidden @ weight.T).add_(of_patch[:, None])  # (B*c, n, 512)
         hidden = self.wide_norm(hidden.flatten(0, 1)).relu_()  # (B*c*n, 512)
         tokens = max_over_points(hidden.unflatten(0, (-1, size)), self.last)  # (B*c, d)
         return tokens.unflatten(0, (batch, num_centers))  # (B, c, d)
