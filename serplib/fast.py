@@ -1,8 +1,10 @@
-"""The searches of `geometry`, and Chamfer's gradient, compiled for the CPU: same results, sooner.
+"""What is compiled for the CPU, on tensors: same results as the plain code, sooner.
 
-Optional: `geometry` uses this module where Numba is installed and the clouds are float32 on the
-CPU, unless the environment says ``SERP_FAST=0``. Indices and gradients are those of the plain code,
-bit for bit. The loops themselves are in `loops`; here clouds are checked, and shared out to threads.
+Optional: `geometry` and `pooling` use this module where Numba is installed and the tensors are
+float32 on the CPU, unless the environment says ``SERP_FAST=0``. The indices that the searches find
+and Chamfer's gradient are those of the plain code, bit for bit; the gradients of `pooling` add up
+in another order, and differ by rounding. The loops are in `loops`; here tensors are checked, made
+arrays, and shared out to threads.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from torch import Tensor
 
 from serplib import loops
 
+_WORTH_A_THREAD = 1e6  # nanoseconds of work; to wake one costs up to a third of that
+
 AVAILABLE = loops.njit is not None and os.environ.get("SERP_FAST", "1") != "0"
 
 
@@ -32,14 +36,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def _over_batch(kernel, batch: int, nanoseconds: float, *arguments) -> None:
-    """Run a kernel over the batch, in parts of a millisecond or more, one a thread of torch's.
-
-    To wake a thread takes a tenth of that, and three tenths where one of torch's still spins.
+    """Run a kernel over the batch, shared out to as many threads as torch has, where it pays.
 
     Args:
-        nanoseconds: what the kernel takes on one thread, about: measured on two makes of CPU.
+        nanoseconds: what the kernel takes on one thread, about.
     """
-    parts = max(1, min(torch.get_num_threads(), batch, int(nanoseconds / 1e6)))
+    parts = max(1, min(torch.get_num_threads(), batch, int(nanoseconds / _WORTH_A_THREAD)))
     edges = [batch * part // parts for part in range(parts + 1)]
     jobs = [_pool().submit(kernel, *arguments, *edge) for edge in pairwise(edges[1:])]
     kernel(*arguments, *edges[:2])  # the first part here: one thread less to wake and wait for

@@ -28,7 +28,7 @@ def max_over_points(
     Returns:
         ``(B, C)``; C is W where there is no linear layer.
     """
-    expect(features, "B N W")
+    expect(features, "B N W", "features")
     compiled = fast.takes(features) and not torch.is_autocast_enabled("cpu")
     if linear is None:
         return _Max.apply(features) if compiled else features.max(1).values
@@ -37,14 +37,19 @@ def max_over_points(
         if compiled:
             return _LinearMax.apply(features, linear.weight) + linear.bias  # the same at all points
         return max_over_points(linear(features))
-    learns = norm.training and norm.track_running_stats and norm.affine and norm.momentum
-    if compiled and learns and type(norm) is nn.BatchNorm1d and features[..., 0].numel() > 1:
-        norm.num_batches_tracked += 1
+    if compiled and _learns(norm) and features[..., 0].numel() > 1:
+        norm.num_batches_tracked.add_(1)
         running = norm.running_mean, norm.running_var, norm.momentum, norm.eps
         weights = linear.weight, linear.bias, norm.weight, norm.bias
         return _NormMax.apply(features, *weights, *running)
     x = linear(features)  # (B, N, C)
     return max_over_points(norm(x.flatten(0, 1)).view(x.shape))
+
+
+def _learns(norm: nn.Module) -> bool:
+    """Whether this is the usual BatchNorm, in training."""
+    usual = type(norm) is nn.BatchNorm1d and norm.track_running_stats and norm.affine
+    return usual and norm.training and norm.momentum is not None
 
 
 class _Max(torch.autograd.Function):

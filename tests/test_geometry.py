@@ -28,7 +28,10 @@ from serplib.geometry import (
 )
 
 EXACT = settings(deadline=None, max_examples=50, derandomize=True)
-PATHS = ["plain", pytest.param("fast", marks=pytest.mark.skipif(loops.njit is None, reason="numba"))]
+PATHS = [
+    "plain",
+    pytest.param("fast", marks=pytest.mark.skipif(loops.njit is None, reason="numba")),
+]
 needs_numba = pytest.mark.skipif(loops.njit is None, reason="needs numba")
 
 
@@ -44,12 +47,15 @@ def taking(path):
 
 @contextlib.contextmanager
 def torch_threads(number):
-    before = torch.get_num_threads()
+    """Work on so many threads, even where it does not pay."""
+    before, worth = torch.get_num_threads(), fast._WORTH_A_THREAD
     torch.set_num_threads(number)
+    fast._WORTH_A_THREAD = 1
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        fast._WORTH_A_THREAD = worth
 
 
 def grid_clouds(batch, max_points=14, largest=2):
@@ -760,3 +766,13 @@ def test_bad_arguments_are_named(path, call, message):
 def test_whole_numbers_are_refused(path, call):
     with taking(path), pytest.raises(TypeError, match="wanted a float type"):
         call()
+
+
+@needs_numba
+@pytest.mark.parametrize("nanoseconds, parts", [(5e5, 1), (2.5e6, 2), (1e9, 3)])
+def test_work_is_shared_out_only_where_it_pays(nanoseconds, parts, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    shares = []
+    fast._over_batch(lambda *share: shares.append(share), 8, nanoseconds)
+    assert len(shares) == parts
+    assert sorted(i for first, last in shares for i in range(first, last)) == list(range(8))
