@@ -23,27 +23,25 @@ def max_over_points(
 
     Args:
         features: ``(B, N, W)``, any float type.
-        linear: from W to C features. norm: BatchNorm over all B*N points, after ``linear``.
+        linear: from W to C features. norm: BatchNorm over all B*N points, after it.
 
     Returns:
         ``(B, C)``; C is W where there is no linear layer.
     """
     expect(features, "B N W", "features")
     compiled = fast.takes(features) and not torch.is_autocast_enabled("cpu")
-    if linear is None:
+    if linear is None and norm is None:
         return _Max.apply(features) if compiled else features.max(1).values
-    compiled = compiled and linear.bias is not None and linear.weight.dtype == features.dtype
-    if norm is None:
-        if compiled:
+    if compiled and linear is not None and linear.bias is not None and fast.takes(linear.weight):
+        if norm is None:
             return _LinearMax.apply(features, linear.weight) + linear.bias  # the same at all points
-        return max_over_points(linear(features))
-    if compiled and _learns(norm) and features[..., 0].numel() > 1:
-        norm.num_batches_tracked.add_(1)
-        running = norm.running_mean, norm.running_var, norm.momentum, norm.eps
-        weights = linear.weight, linear.bias, norm.weight, norm.bias
-        return _NormMax.apply(features, *weights, *running)
-    x = linear(features)  # (B, N, C)
-    return max_over_points(norm(x.flatten(0, 1)).view(x.shape))
+        if _learns(norm) and features[..., 0].numel() > 1:
+            norm.num_batches_tracked.add_(1)
+            running = norm.running_mean, norm.running_var, norm.momentum, norm.eps
+            weights = linear.weight, linear.bias, norm.weight, norm.bias
+            return _NormMax.apply(features, *weights, *running)
+    x = features if linear is None else linear(features)  # (B, N, C)
+    return max_over_points(x if norm is None else norm(x.flatten(0, 1)).view(x.shape))
 
 
 def _learns(norm: nn.Module) -> bool:

@@ -260,3 +260,10 @@ def test_equal_points_share_a_maximum_and_the_first_has_its_gradient(path):
 def test_only_batches_of_points(path):
     with pytest.raises(ValueError, match="features has shape"):
         max_over_points(torch.zeros(3, 4))
+
+
+def test_a_norm_alone(path):
+    _, norm = layers(4, 6)
+    features = random_features(3, 9, 6)
+    wanted = copy.deepcopy(norm)(features.flatten(0, 1)).view(3, 9, 6).amax(1)
+    assert torch.allclose(max_over_points(features, norm=norm), wanted, atol=1e-6)
