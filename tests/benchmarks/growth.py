@@ -121,7 +121,7 @@ def slope(sizes: list[int], values: list[float]) -> float | None:
     if min(values[half:]) <= 0:
         return None
     x, y = np.log(sizes[half:]), np.log(values[half:])
-    return float(np.polyfit(x, y, 1)[0])
+    return round(float(np.polyfit(x, y, 1)[0]), 6) + 0.0  # no -0.0
 
 
 def series() -> list[dict]:
