@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 import torch
@@ -35,18 +34,26 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
-def _over_batch(kernel, batch: int, nanoseconds: float, *arguments) -> None:
-    """Run a kernel over the batch, shared out to as many threads as torch has, where it pays.
+def _over_batch(kernel, batch: int, nanoseconds: float, *arguments, pieces: int = 4) -> None:
+    """Run a kernel over the batch, on as many threads as torch has, where it pays.
 
     Args:
         nanoseconds: what the kernel takes on one thread, about.
+        pieces: a thread takes one after the other, so that none waits long for one that woke late.
     """
-    parts = max(1, min(torch.get_num_threads(), batch, int(nanoseconds / _WORTH_A_THREAD)))
-    edges = [batch * part // parts for part in range(parts + 1)]
-    jobs = [_pool().submit(kernel, *arguments, *edge) for edge in pairwise(edges[1:])]
-    kernel(*arguments, *edges[:2])  # the first part here: one thread less to wake and wait for
+    threads = max(1, min(torch.get_num_threads(), batch, int(nanoseconds / _WORTH_A_THREAD)))
+    count = 1 if threads == 1 else min(batch, threads * pieces)
+    shares = iter([(batch * i // count, batch * (i + 1) // count) for i in range(count)])
+
+    def work() -> None:
+        for share in shares:
+            kernel(*arguments, *share)
+
+    jobs = [_pool().submit(work) for _ in range(threads - 1)]
+    work()  # here, too
     for job in jobs:
-        job.result()
+        if not job.cancel():  # never begun: nothing was left to do
+            job.result()
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -156,5 +163,6 @@ def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Te
     """The gradient on the weight ``(C, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
     on_weight = torch.empty(weight.shape)
     job = (_array(tensor) for tensor in (inputs, where, pull, on_weight))
-    _over_batch(loops.to_weight, len(weight), 0.3 * pull.numel() * weight.shape[1], *job)
+    work = 0.3 * pull.numel() * weight.shape[1]
+    _over_batch(loops.to_weight, len(weight), work, *job, pieces=1)  # each reads all inputs
     return on_weight

@@ -7,6 +7,8 @@ tie shows.
 import contextlib
 import itertools
 import os
+import threading
+from concurrent.futures import Future
 
 import fpsample
 import numpy as np
@@ -768,11 +770,40 @@ def test_whole_numbers_are_refused(path, call):
         call()
 
 
-@needs_numba
-@pytest.mark.parametrize("nanoseconds, parts", [(5e5, 1), (2.5e6, 2), (1e9, 3)])
-def test_work_is_shared_out_only_where_it_pays(nanoseconds, parts, monkeypatch):
+class LateThreads:
+    """A pool whose threads never wake up."""
+
+    def __init__(self):
+        self.asked = []
+
+    def submit(self, work):
+        self.asked.append(Future())
+        return self.asked[-1]
+
+
+@pytest.mark.parametrize("nanoseconds, threads", [(5e5, 1), (2.5e6, 2), (1e9, 3)])
+def test_work_is_shared_out_where_it_pays_and_waits_for_no_thread(
+    nanoseconds, threads, monkeypatch
+):
+    pool, shares = LateThreads(), []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    shares = []
+    monkeypatch.setattr(fast, "_pool", lambda: pool)
     fast._over_batch(lambda *share: shares.append(share), 8, nanoseconds)
-    assert len(shares) == parts
-    assert sorted(i for first, last in shares for i in range(first, last)) == list(range(8))
+    assert len(pool.asked) == threads - 1 and all(job.cancelled() for job in pool.asked)
+    assert (len(shares) == 1) == (threads == 1)
+    assert [i for first, last in shares for i in range(first, last)] == list(range(8))
+
+
+def test_an_error_on_another_thread_is_not_lost(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    here, began = threading.get_ident(), threading.Event()
+
+    def kernel(first, last):
+        if threading.get_ident() == here:
+            assert began.wait(20)
+        else:
+            began.set()
+            raise RuntimeError("elsewhere")
+
+    with pytest.raises(RuntimeError, match="elsewhere"):
+        fast._over_batch(kernel, 8, 1e9)
