@@ -2,9 +2,9 @@
 
 Optional: `geometry` and `pooling` use this module where Numba is installed and the tensors are
 float32 on the CPU, unless the environment says ``SERP_FAST=0``. The indices that the searches find
-and Chamfer's gradient are those of the plain code, bit for bit; the gradients of `pooling` add up
-in another order, and differ by rounding. The loops are in `loops`; here tensors are checked, made
-arrays, and shared out to threads.
+and Chamfer's gradient are those of the plain code, bit for bit; Chamfer itself and the gradients of
+`pooling` add up in another order, and differ by rounding. The loops are in `loops`; here tensors
+are checked, made arrays, and shared out to threads.
 """
 
 from __future__ import annotations
@@ -89,11 +89,10 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     return index
 
 
-def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Indices ``(B, N)`` into b and ``(B, M)`` into a of the nearest; their squared distances."""
-    to_b, from_a = torch.empty(a.shape[:2], dtype=torch.int64), a.new_empty(a.shape[:2])  # (B, N)
-    to_a, from_b = torch.empty(b.shape[:2], dtype=torch.int64), b.new_empty(b.shape[:2])  # (B, M)
-    found = to_b, to_a, from_a, from_b
+def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Indices ``(B, N)`` into b and ``(B, M)`` into a of the nearest; the Chamfer distance (B,)."""
+    to_b, to_a = (torch.empty(x.shape[:2], dtype=torch.int64) for x in (a, b))  # (B, N), (B, M)
+    found = to_b, to_a, torch.empty(len(a))
     work = a.shape[:2].numel() * b.shape[1]
     _over_batch(loops.nearest, len(a), work, *(_array(tensor) for tensor in (a, b, *found)))
     return found
@@ -115,33 +114,34 @@ def first_derivative_alone(backward):
     return checked
 
 
-class _Apart(torch.autograd.Function):
-    """Squared distances of points to their nearest; pairs stay as they are in the gradient."""
+class _Chamfer(torch.autograd.Function):
+    """Means of the squared distances to the nearest, summed; in the gradient pairs stay."""
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:  # (B, N), (B, M)
-        to_b, to_a, from_a, from_b = _search(a, b)
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:  # (B, N, 3), (B, M, 3) -> (B,)
+        to_b, to_a, apart = _search(a, b)
         ctx.save_for_backward(a, b, to_b, to_a)
-        return from_a, from_b
+        return apart
 
     @staticmethod
     @first_derivative_alone
-    def backward(ctx, weight_a: Tensor, weight_b: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx, pull: Tensor) -> tuple[Tensor, Tensor]:
         a, b, to_b, to_a = ctx.saved_tensors
         on_a, on_b = a.new_zeros(a.shape), b.new_zeros(b.shape)  # (B, N, 3), (B, M, 3)
+        from_a, from_b = pull / a.shape[1], pull / b.shape[1]  # (B,) what a distance counts
         for wanted, *job in (
-            (ctx.needs_input_grad[0], a, b, to_b, to_a, weight_a, weight_b, on_a),
-            (ctx.needs_input_grad[1], b, a, to_a, to_b, weight_b, weight_a, on_b),
+            (ctx.needs_input_grad[0], a, b, to_b, to_a, from_a, from_b, on_a),
+            (ctx.needs_input_grad[1], b, a, to_a, to_b, from_b, from_a, on_b),
         ):
             if wanted:
-                work = 3 * (weight_a.numel() + weight_b.numel())
+                work = 3 * (to_b.numel() + to_a.numel())
                 _over_batch(loops.pull, len(a), work, *(_array(tensor) for tensor in job))
         return on_a, on_b
 
 
-def nearest_distances(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance of every point to its nearest: ``(B, N)`` of ``a``, ``(B, M)`` of ``b``."""
-    return _Apart.apply(a, b)
+def chamfer(a: Tensor, b: Tensor) -> Tensor:
+    """See `geometry.chamfer_l2`: one value a cloud, ``(B,)``."""
+    return _Chamfer.apply(a, b)
 
 
 def where_first(features: Tensor, given: Tensor) -> Tensor:

@@ -197,10 +197,10 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
     _check_pair(a, b)
     a, b = at_least_float32(a), at_least_float32(b)
     if fast.usable(a, b):
-        from_a, from_b = fast.nearest_distances(a, b)  # (B, N), (B, M)
+        per_cloud = fast.chamfer(a, b)  # (B,)
     else:
         nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
         from_a = (a - _partners(b, nearest_b)).square().sum(-1)  # (B, N)
         from_b = (b - _partners(a, nearest_a)).square().sum(-1)  # (B, M)
-    per_cloud = from_a.mean(-1) + from_b.mean(-1)  # (B,)
+        per_cloud = from_a.mean(-1) + from_b.mean(-1)  # (B,)
     return per_cloud if reduction == "none" else per_cloud.mean()

@@ -237,7 +237,11 @@ def _columns(bits, column, who, i):  # each point's nearest so far, when point i
 
 
 @compiled
-def nearest(a, b, to_b, to_a, from_a, from_b, first, last):  # (B, N, 3), (B, M, 3), then by point
+def nearest(a, b, to_b, to_a, apart, first, last):
+    """Who is nearest to whom, ``(B, N)`` and ``(B, M)``, and the Chamfer distance ``(B,)``.
+
+    Points ``(B, N, 3)``, ``(B, M, 3)``; the distances of a cloud are summed in double precision.
+    """
     size_a, size_b = a.shape[1], b.shape[1]
     sides = np.empty((3, size_b), np.float32)
     x, y, z = sides[0], sides[1], sides[2]
@@ -246,27 +250,32 @@ def nearest(a, b, to_b, to_a, from_a, from_b, first, last):  # (B, N, 3), (B, M,
     for n in range(first, last):
         _to_sides(b[n], sides)
         column_bits[:], who[:] = _NONE, 0
+        from_a = from_b = 0.0
         for i in range(size_a):
             _row(a[n, i, 0], a[n, i, 1], a[n, i, 2], x, y, z, row)
             j = _first(bits, _smallest(bits))
-            to_b[n, i], from_a[n, i] = j, row[j]
+            to_b[n, i] = j
+            from_a += row[j]
             _columns(bits, column_bits, who, np.int32(i))
-        to_a[n], from_b[n] = who, column
+        to_a[n] = who
+        for j in range(size_b):
+            from_b += column[j]
+        apart[n] = from_a / size_a + from_b / size_b
 
 
 @compiled
 def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
     """The gradient on ``a`` of weighted distances to the nearest (Eq. 11); ``on_a`` comes as zeros.
 
-    Points ``(B, N, 3)``, ``(B, M, 3)``; indices and weights ``(B, N)`` of a, ``(B, M)`` of b.
+    Points ``(B, N, 3)``, ``(B, M, 3)``; indices ``(B, N)`` of a, ``(B, M)`` of b; weights ``(B,)``.
     """
     for n in range(first, last):
         for j in range(b.shape[1]):  # what the points of b do to those of a
-            i, double = np.uint32(to_a[n, j]), np.float32(2) * weight_b[n, j]
+            i, double = np.uint32(to_a[n, j]), np.float32(2) * weight_b[n]
             for axis in range(3):
                 on_a[n, i, axis] -= double * (b[n, j, axis] - a[n, i, axis])
         for i in range(a.shape[1]):  # what they do themselves
-            j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n, i]
+            j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n]
             for axis in range(3):
                 on_a[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])
 
