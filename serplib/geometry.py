@@ -147,12 +147,8 @@ def gather(points: Tensor, index: Tensor) -> Tensor:
             f"points {tuple(points.shape)} and index {tuple(index.shape)}: "
             "wanted (B, N, C) and (B, ...) with the same B"
         )
-    flat = index.flatten(1)  # (B, K)
-    if points.device.type == "cpu":
-        found = points.gather(1, flat[..., None].expand(-1, -1, points.shape[-1]))  # (B, K, C)
-    else:  # there the gradient of torch.gather would add up in an order that differs by run
-        found = points[torch.arange(len(points), device=points.device)[:, None], flat]
-    return found.view(*index.shape, points.shape[-1])  # (B, ..., C)
+    cloud = torch.arange(len(points), device=points.device)  # (B,)
+    return points[cloud.view(-1, *[1] * (index.ndim - 1)), index]  # (B, ..., C)
 
 
 @torch.no_grad()
@@ -171,6 +167,16 @@ def nearest_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
             return compiled.nearest(a, b)
     distance = squared_distances(a, b)  # (B, N, M)
     return distance.argmin(2), distance.argmin(1)
+
+
+def _partners(points: Tensor, nearest: Tensor) -> Tensor:
+    """`gather` of one neighbour a point, ``(B, N)`` into ``(B, M, 3)``; sooner on a CPU.
+
+    On a GPU torch.gather would add up the gradient in an order that differs from run to run.
+    """
+    if points.device.type != "cpu":
+        return gather(points, nearest)
+    return points.gather(1, nearest[..., None].expand(-1, -1, 3))  # (B, N, 3)
 
 
 def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
@@ -194,7 +200,7 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
         per_cloud = fast.chamfer(a, b)  # (B,)
     else:
         nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
-        from_a = (a - gather(b, nearest_b)).square().sum(-1)  # (B, N)
-        from_b = (b - gather(a, nearest_a)).square().sum(-1)  # (B, M)
+        from_a = (a - _partners(b, nearest_b)).square().sum(-1)  # (B, N)
+        from_b = (b - _partners(a, nearest_a)).square().sum(-1)  # (B, M)
         per_cloud = from_a.mean(-1) + from_b.mean(-1)  # (B,)
     return per_cloud if reduction == "none" else per_cloud.mean()
