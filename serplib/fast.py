@@ -152,11 +152,10 @@ def where_first(features: Tensor, given: Tensor) -> Tensor:
     return where
 
 
-def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> Tensor:
-    """The gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
+def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> None:
+    """Write, or add, the gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``."""
     job = (_array(tensor) for tensor in (weight, where, pull, on_inputs))
     _over_batch(loops.to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job, add)
-    return on_inputs
 
 
 def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:

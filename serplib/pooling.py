@@ -135,5 +135,5 @@ class _NormMax(torch.autograd.Function):
             back = weight.T @ (slope[:, None] * weight)  # (W, W)
             on_inputs = torch.addmm(level @ weight - center @ back, flat, back).view(inputs.shape)
             fast.to_inputs(on_inputs, weight, where, rise * pull, add=True)
-        # A bias before BatchNorm moves x and m alike.
+        # A bias before BatchNorm moves x and its mean alike: no gradient.
         return on_inputs, on_weight, torch.zeros_like(bias), on_scale, on_shift, *[None] * 4

@@ -97,7 +97,6 @@ def test_the_gradient_is_that_of_finite_differences():
         assert torch.autograd.gradcheck(lambda x, m=modules: max_over_points(x, *m), features)
 
 
-@needs_numba
 def test_the_compiled_gradient_is_that_of_finite_differences_in_double_precision(monkeypatch):
     """`_NormMax` has no double precision of its own: its formula, with the loops in plain torch."""
 
