@@ -144,12 +144,17 @@ def chamfer(a: Tensor, b: Tensor) -> Tensor:
     return _Chamfer.apply(a, b)
 
 
-def where_first(features: Tensor, given: Tensor) -> Tensor:
-    """At which of N points a feature first has the given value: ``(B, N, C)``, ``(B, C)`` int64."""
-    where = torch.empty(given.shape, dtype=torch.int64)  # (B, C)
-    job = _array(features), _array(given), where.numpy()
-    _over_batch(loops.where_first, len(features), 0.2 * features.numel(), *job)
-    return where
+def maximum(features: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The maximum over N of ``(B, N, C)``, and the first point that has it: ``(B, C)`` each.
+
+    Where ``sign``, ``(C,)``, is -1 and not 1, it is the maximum of -features.
+    """
+    highest = features.new_empty(len(features), features.shape[2])  # (B, C)
+    where = torch.empty(highest.shape, dtype=torch.int64)  # (B, C)
+    sign = torch.ones(features.shape[2]) if sign is None else sign
+    job = (_array(tensor) for tensor in (features, sign, highest, where))
+    _over_batch(loops.maximum, len(features), 0.2 * features.numel(), *job)
+    return highest, where
 
 
 def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> None:

@@ -200,7 +200,10 @@ def knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
     row = np.empty(num_points, np.float32)
     bits = row.view(np.int32)
     lowest, lower = np.empty(groups, np.int32), np.empty(groups, np.int32)
-    near, best = np.empty(num_points, np.int64), np.empty(k + 1, np.int64)
+    near, best = np.empty(num_points + 1, np.int64), np.empty(k + 1, np.int64)
+    inside = np.zeros(-(-num_points // 8) * 8, np.uint8)  # one for a point that may be among them
+    eights = inside.view(np.uint64)
+    filled = np.empty(len(eights) + 1, np.int64)
     for b in range(first, last):
         _to_sides(points[b], sides)
         for q in range(queries.shape[1]):
@@ -216,10 +219,17 @@ def knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
             limit = np.int32(-1)
             for j in range(groups):
                 limit = max(limit, lowest[j] if lower[j] < k else np.int32(-1))
-            count = 0
-            for j in range(num_points):  # no branch: which are near cannot be foretold
-                near[count] = j
-                count += bits[j] <= limit
+            for j in range(num_points):
+                inside[j] = bits[j] <= limit
+            # First which eights have one, then which: no branch, which are near cannot be foretold.
+            some = count = 0
+            for i in range(len(eights)):
+                filled[some] = 8 * i
+                some += eights[i] != 0
+            for i in range(some):
+                for j in range(filled[i], filled[i] + 8):
+                    near[count] = j
+                    count += inside[j]
             # With the index in the lower half of a key, no two are equal.
             best[:k], best[k] = np.iinfo(np.int64).max, -1
             for i in range(count):
@@ -281,17 +291,20 @@ def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
 
 
 @compiled
-def where_first(features, given, where, first, last):  # (B, N, C), (B, C), (B, C)
-    """The first of the N points whose feature is the given one; 0 where none is."""
-    place = np.empty(features.shape[2], np.int32)
+def maximum(features, sign, highest, where, first, last):  # (B, N, C), (C,), (B, C), (B, C)
+    """The maximum over N of sign * features, and the first point that has it; NaN is above all."""
+    best, place = np.empty(len(sign), np.float32), np.empty(len(sign), np.int32)
     for b in range(first, last):
-        wanted = given[b]
+        best[:] = sign * features[b, 0]
         place[:] = 0
-        for j in range(features.shape[1] - 1, -1, -1):
+        for j in range(1, features.shape[1]):
             values = features[b, j]
-            for c in range(place.shape[0]):
-                place[c] = np.int32(j) if values[c] == wanted[c] else place[c]
-        where[b] = place
+            for c in range(best.shape[0]):
+                value, before = sign[c] * values[c], best[c]
+                above = (value > before) | ((value != value) & (before == before))
+                best[c] = value if above else before
+                place[c] = np.int32(j) if above else place[c]
+        highest[b], where[b] = best, place
 
 
 @compiled

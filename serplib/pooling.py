@@ -55,10 +55,9 @@ class _Max(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, features: Tensor) -> Tensor:
-        highest = features.amax(1)  # (B, C)
         ctx.shape = features.shape
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward(fast.where_first(features, highest))
+        highest, where = fast.maximum(features)  # (B, C), (B, C)
+        ctx.save_for_backward(where)
         return highest
 
     @staticmethod
@@ -74,10 +73,8 @@ class _LinearMax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, inputs: Tensor, weight: Tensor) -> Tensor:
-        features = inputs @ weight.T  # (B, N, C)
-        highest = features.amax(1)  # (B, C)
-        if any(ctx.needs_input_grad):
-            ctx.save_for_backward(inputs, weight, fast.where_first(features, highest))
+        highest, where = fast.maximum(inputs @ weight.T)  # (B, C), (B, C)
+        ctx.save_for_backward(inputs, weight, where)
         return highest
 
     @staticmethod
@@ -110,11 +107,10 @@ class _NormMax(torch.autograd.Function):
             x.flatten(0, 1), running_mean, running_var, momentum
         )  # (C,) each
         deviation = (var + eps).sqrt()  # (C,)
-        highest = torch.where(scale >= 0, x.amax(1), x.amin(1))  # (B, C)
-        normed = (highest - mean) / deviation  # (B, C)
-        if any(ctx.needs_input_grad):
-            where = fast.where_first(x, highest)  # (B, C)
-            ctx.save_for_backward(inputs, weight, bias, scale / deviation, deviation, normed, where)
+        sign = torch.where(scale >= 0, 1.0, -1.0)  # (C,)
+        highest, where = fast.maximum(x, sign)  # (B, C), (B, C)
+        normed = (sign * highest - mean) / deviation  # (B, C)
+        ctx.save_for_backward(inputs, weight, bias, scale / deviation, deviation, normed, where)
         return normed * scale + shift
 
     @staticmethod
