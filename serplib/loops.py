@@ -326,10 +326,18 @@ def to_inputs(weight, where, pull, on_inputs, add, first, last):
 def to_weight(inputs, where, pull, on_weight, first, last):  # (B, N, W), (B, C), (B, C), (C, W)
     """The same on the weights, of features first to last."""
     on_weight[first:last] = 0
-    near = np.empty(inputs.shape[1:], np.float32)  # read in order once, then in any order
-    for b in range(where.shape[0]):
-        near[:] = inputs[b]
+    at = where.view(np.uint64)  # an index that is never counted from the end
+    fours = len(where) // 4 * 4
+    for b in range(0, fours, 4):  # four clouds at once: a gradient is read and written once
         for c in range(first, last):
-            gradient, row, much = on_weight[c], near[np.uint32(where[b, c])], pull[b, c]
-            for i in range(row.shape[0]):
+            gradient = on_weight[c]
+            w, x, y, z = pull[b, c], pull[b + 1, c], pull[b + 2, c], pull[b + 3, c]
+            of_w, of_x = inputs[b, at[b, c]], inputs[b + 1, at[b + 1, c]]
+            of_y, of_z = inputs[b + 2, at[b + 2, c]], inputs[b + 3, at[b + 3, c]]
+            for i in range(gradient.shape[0]):
+                gradient[i] += w * of_w[i] + x * of_x[i] + y * of_y[i] + z * of_z[i]
+    for b in range(fours, len(where)):
+        for c in range(first, last):
+            gradient, row, much = on_weight[c], inputs[b, at[b, c]], pull[b, c]
+            for i in range(gradient.shape[0]):
                 gradient[i] += much * row[i]
