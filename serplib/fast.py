@@ -3,8 +3,8 @@
 Optional: `geometry` and `pooling` use this module where Numba is installed and the tensors are
 float32 on the CPU, unless the environment says ``SERP_FAST=0``. The indices that the searches find
 and Chamfer's gradient are those of the plain code, bit for bit; Chamfer itself and the gradients of
-`pooling` add up in another order, and differ by rounding. The loops are in `loops`; here tensors
-are checked, made arrays, and shared out to threads.
+`pooling` add up in another order, and differ by rounding. The loops are in `loops` and `maxima`;
+here tensors are checked, made arrays, and shared out to threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serplib import loops
+from serplib import loops, maxima
 
 _WORTH_A_THREAD = 1e6  # nanoseconds of work; to wake one costs up to a third of that
 
@@ -153,14 +153,14 @@ def maximum(features: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tenso
     where = torch.empty(highest.shape, dtype=torch.int64)  # (B, C)
     sign = torch.ones(features.shape[2]) if sign is None else sign
     job = (_array(tensor) for tensor in (features, sign, highest, where))
-    _over_batch(loops.maximum, len(features), 0.2 * features.numel(), *job)
+    _over_batch(maxima.maximum, len(features), 0.2 * features.numel(), *job)
     return highest, where
 
 
 def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> None:
     """Write, or add, the gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``."""
     job = (_array(tensor) for tensor in (weight, where, pull, on_inputs))
-    _over_batch(loops.to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job, add)
+    _over_batch(maxima.to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job, add)
 
 
 def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:
@@ -168,5 +168,5 @@ def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Te
     on_weight = torch.empty(weight.shape)
     job = (_array(tensor) for tensor in (inputs, where, pull, on_weight))
     work = 0.3 * pull.numel() * weight.shape[1]
-    _over_batch(loops.to_weight, len(weight), work, *job, pieces=1)  # each reads all inputs
+    _over_batch(maxima.to_weight, len(weight), work, *job, pieces=1)  # each reads all inputs
     return on_weight
