@@ -303,7 +303,9 @@ def show_lines(
         axes.set_yscale("log")
     for text, point in (mark or {}).items():
         axes.plot(*point, "o", color=PALETTE["ink"], markersize=6, zorder=5)
-        axes.annotate(text, point, (8, -12), textcoords="offset points", fontsize=9)
+        height = axes.transAxes.inverted().transform(axes.transData.transform(point))[1]
+        below = -12 if height > 0.1 else 6  # not across the axis
+        axes.annotate(text, point, (8, below), textcoords="offset points", fontsize=9)
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
     axes.set_title(title, fontsize=10, color=PALETTE["ink"])
