@@ -151,7 +151,7 @@ def maximum(features: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tenso
     """
     highest = features.new_empty(len(features), features.shape[2])  # (B, C)
     where = torch.empty(highest.shape, dtype=torch.int64)  # (B, C)
-    sign = torch.ones(features.shape[2]) if sign is None else sign
+    sign = features.new_ones(features.shape[2]) if sign is None else sign
     job = (_array(tensor) for tensor in (features, sign, highest, where))
     _over_batch(maxima.maximum, len(features), 0.2 * features.numel(), *job)
     return highest, where

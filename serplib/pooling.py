@@ -107,7 +107,7 @@ class _NormMax(torch.autograd.Function):
             x.flatten(0, 1), running_mean, running_var, momentum
         )  # (C,) each
         deviation = (var + eps).sqrt()  # (C,)
-        sign = torch.where(scale >= 0, 1.0, -1.0)  # (C,)
+        sign = torch.where(scale >= 0, 1.0, -1.0).to(scale)  # (C,)
         highest, where = fast.maximum(x, sign)  # (B, C), (B, C)
         normed = (sign * highest - mean) / deviation  # (B, C)
         ctx.save_for_backward(inputs, weight, bias, scale / deviation, deviation, normed, where)

@@ -127,6 +127,23 @@ def test_the_compiled_gradient_is_that_of_finite_differences_in_double_precision
     assert torch.autograd.gradcheck(call, (features, *weights))
 
 
+@needs_numba
+@pytest.mark.parametrize("shape", [(1, 1, 1), (3, 5, 9), (40, 16, 48), (2, 300, 7)])
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_first_of_the_highest_is_found(shape, broken):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randint(-3, 4, shape, generator=generator).float()  # many are equal
+    if broken:
+        features[torch.rand(shape, generator=generator) < 0.1] = torch.nan
+        features[torch.rand(shape, generator=generator) < 0.1] = -torch.inf
+    sign = torch.randint(0, 2, shape[2:], generator=generator) * 2.0 - 1  # (C,)
+    for signs, given in ((None, features), (sign, sign * features)):
+        highest, where = fast.maximum(features, signs)
+        wanted = given.max(1)
+        assert torch.equal(where, wanted.indices)
+        assert torch.equal(highest.nan_to_num(99), wanted.values.nan_to_num(99))
+
+
 def test_a_norm_before_a_maximum_keeps_its_averages(path):
     linear, norm = layers(5, 7)
     twin_linear, twin = copy.deepcopy(linear), copy.deepcopy(norm)
