@@ -1,10 +1,12 @@
-"""An encoder and a head that classifies its features (paper, section 4.2)."""
+"""An encoder, a head that classifies its features, and how often it is right (section 4.2)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
+from serplib.data.common import Clouds
+from serplib.expect import expect
 from serplib.masked import Masked
 from serplib.pointnet import SerpPointNet
 from serplib.presets import Preset
@@ -83,3 +85,36 @@ class Classifier(nn.Module):
 def parameters_in_millions(module: nn.Module) -> float:
     """Number of parameters, in millions."""
     return sum(p.numel() for p in module.parameters()) / 1e6
+
+
+@torch.no_grad()
+def predict(classifier: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
+    """Classes predicted for clouds ``(S, N, 3)``: ``(S,)`` int64, on the CPU."""
+    expect(points, "S N 3")
+    classifier.eval()
+    device = next(classifier.parameters()).device
+    parts = [classifier(part.to(device)).argmax(1).cpu() for part in points.split(batch_size)]
+    return torch.cat(parts)
+
+
+def score(classifier: nn.Module, clouds: Clouds, batch_size: int = 128) -> dict:
+    """`accuracy_of` a classifier, over the true number of shapes, whatever the batch size."""
+    right = predict(classifier, clouds.points, batch_size) == clouds.labels  # (S,)
+    return accuracy_of(right, clouds.labels)
+
+
+def accuracy_of(right: Tensor, labels: Tensor) -> dict:
+    """Accuracy from which shapes were right, ``(S,)`` bool, and their labels ``(S,)``.
+
+    Returns:
+        ``accuracy`` and ``mean_class_accuracy`` (0 to 1), ``num_shapes``, and ``correct``: one bit
+        a shape, in hexadecimal, for paired tests between models (see `records.unpack_bits`).
+    """
+    per_class = [right[labels == c].double().mean() for c in labels.unique()]
+    bits = "".join("1" if r else "0" for r in right.tolist())
+    return {
+        "accuracy": right.double().mean().item(),
+        "mean_class_accuracy": torch.stack(per_class).mean().item(),
+        "num_shapes": len(right),
+        "correct": f"{int('1' + bits, 2):x}",
+    }

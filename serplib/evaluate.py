@@ -16,7 +16,7 @@ from serplib.geometry import chamfer_l2
 from serplib.masked import Masked
 from serplib.perturb import named_generator
 from serplib.pointnet import SerpPointNet
-from serplib.training import Pretext
+from serplib.pretext import Pretext
 from serplib.transformer import patch_chamfer
 from serplib.vasp import Vasp
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,3 +42,10 @@ def expect(
         raise TypeError(f"{name} is {tensor.dtype}, wanted a float type")
     if device is not None and tensor.device != device:
         raise ValueError(f"{name} is on {tensor.device}, wanted on {device}: move it with .to()")
+
+
+def at_least(least: int, **values: float) -> None:
+    """Refuse settings, given by name, that are below ``least`` or not finite: a ValueError."""
+    for name, value in values.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} is {value}: wanted a number >= {least}")

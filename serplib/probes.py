@@ -13,6 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from serplib.classify import accuracy_of
 from serplib.data.common import Clouds
 from serplib.data.splits import hold_out
 from serplib.expect import expect
@@ -148,14 +149,12 @@ def probe(
     Returns:
         For each head: the choice (``svm_c``, ``knn_k``, ``linear_c``, ``mlp3_decay``),
         ``*_accuracy`` and ``*_mean_class_accuracy`` (0 to 1) over the test shapes, ``*_correct`` as
-        in `training.score`; and of the test features ``rankme``, ``feature_variance``, their
+        in `classify.score`; and of the test features ``rankme``, ``feature_variance``, their
         ``dim``.
 
     Raises:
         ValueError: an unknown head.
     """
-    from serplib.training import accuracy_of
-
     if unknown := [head for head in heads if head not in HEADS]:
         raise ValueError(f"heads has {unknown}, wanted some of {list(HEADS)}")
     fit, valid = hold_out(train, valid_fraction, seed)

@@ -129,7 +129,7 @@ def make(
 
 
 def unpack_bits(text: str) -> list[bool]:
-    """The right/wrong of each test shape from a record's ``correct`` (see `training.score`)."""
+    """The right/wrong of each test shape from a record's ``correct`` (see `classify.score`)."""
     return [bit == "1" for bit in f"{int(text, 16):b}"[1:]]
 
 

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from serplib import checkpoint
+from serplib.classify import score
 from serplib.data.common import Clouds
-from serplib.expect import expect
 from serplib.perturb import named_generator, named_seed, scale_and_shift
 from serplib.presets import Optim
 from serplib.pretext import Pretext
@@ -255,7 +255,7 @@ def finetune(
 
     Returns:
         One entry an epoch (``epoch``, ``lr``, ``train_loss``, ``train_accuracy`` and, with
-        ``valid``, ``valid_accuracy``), and the result of `score`.
+        ``valid``, ``valid_accuracy``), and the result of `classify.score`.
     """
     if train.labels is None:
         raise ValueError(f"{train.name}/{train.split} has no labels to fine-tune on")
@@ -296,36 +296,3 @@ def finetune(
     if loop.best is not None:
         classifier.load_state_dict(loop.best)
     return loop.history, score(classifier, load_test(), optim.batch_size)
-
-
-@torch.no_grad()
-def predict(classifier: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
-    """Classes predicted for clouds ``(S, N, 3)``: ``(S,)`` int64, on the CPU."""
-    expect(points, "S N 3")
-    classifier.eval()
-    device = next(classifier.parameters()).device
-    parts = [classifier(part.to(device)).argmax(1).cpu() for part in points.split(batch_size)]
-    return torch.cat(parts)
-
-
-def score(classifier: nn.Module, clouds: Clouds, batch_size: int = 128) -> dict:
-    """`accuracy_of` a classifier, over the true number of shapes, whatever the batch size."""
-    right = predict(classifier, clouds.points, batch_size) == clouds.labels  # (S,)
-    return accuracy_of(right, clouds.labels)
-
-
-def accuracy_of(right: Tensor, labels: Tensor) -> dict:
-    """Accuracy from which shapes were right, ``(S,)`` bool, and their labels ``(S,)``.
-
-    Returns:
-        ``accuracy`` and ``mean_class_accuracy`` (0 to 1), ``num_shapes``, and ``correct``: one bit
-        a shape, in hexadecimal, for paired tests between models (see `records.unpack_bits`).
-    """
-    per_class = [right[labels == c].double().mean() for c in labels.unique()]
-    bits = "".join("1" if r else "0" for r in right.tolist())
-    return {
-        "accuracy": right.double().mean().item(),
-        "mean_class_accuracy": torch.stack(per_class).mean().item(),
-        "num_shapes": len(right),
-        "correct": f"{int('1' + bits, 2):x}",
-    }

@@ -20,8 +20,8 @@ from serplib import (
     pretext,
     probes,
     tokens,
-    training,
     transformer,
+    variational,
     vasp,
 )
 from serplib.expect import expect
@@ -79,7 +79,7 @@ CLOUDS = {
     "Classifier": CLASSIFIER,
     "Pretext.corrupt": lambda x: TASK.corrupt(x, draw()),
     "Pretext": lambda x: TASK(x, draw()),
-    "predict": lambda x: training.predict(CLASSIFIER, x),
+    "predict": lambda x: classify.predict(CLASSIFIER, x),
     "features": lambda x: probes.features(POINTNET.encoder, x),
     "handmade": probes.handmade,
     "resample_baseline": lambda x: evaluate.resample_baseline(x, 0),
@@ -152,12 +152,12 @@ OTHERS = {
         (LATENT[0], LATENT[..., :7], LATENT[:0], LATENT[:, :0], LATENT.long(), None),
     ),
     "GaussianBottleneck": (
-        bottlenecks.GaussianBottleneck(8).eval(),
+        variational.GaussianBottleneck(8).eval(),
         LATENT,
         (LATENT[0], LATENT[..., :7], LATENT[:0], LATENT[:, :0], LATENT.long(), None),
     ),
     "GumbelBottleneck": (
-        bottlenecks.GumbelBottleneck(4, 8).eval(),
+        variational.GumbelBottleneck(4, 8).eval(),
         LATENT,
         (LATENT[0], LATENT[..., :7], LATENT[:0], LATENT[:, :0], LATENT.long(), None),
     ),
@@ -200,7 +200,7 @@ def test_other_tensors_are_refused_alike(name):
         VASP,
         CLASSIFIER,
         bottlenecks.VectorQuantizer(4, 3),
-        bottlenecks.GaussianBottleneck(3),
+        variational.GaussianBottleneck(3),
         lambda x: geometry.knn(GOOD, x, 4),
         lambda x: geometry.chamfer_l2(x, GOOD),
     ],

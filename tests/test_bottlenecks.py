@@ -1,4 +1,4 @@
-"""`serplib.bottlenecks`: against vector-quantize-pytorch, torch.distributions and by hand."""
+"""The bottlenecks: against vector-quantize-pytorch, torch.distributions and by hand."""
 
 import math
 import sys
@@ -13,15 +13,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from vector_quantize_pytorch import VectorQuantize
 
-from serplib.bottlenecks import (
-    GaussianBottleneck,
-    GumbelBottleneck,
-    Identity,
-    VectorQuantizer,
-    code_use,
-    nearest_codes,
-)
+from serplib.bottlenecks import Identity, VectorQuantizer, code_use, nearest_codes
 from serplib.perturb import named_generator
+from serplib.variational import GaussianBottleneck, GumbelBottleneck
 
 K, DIM, SHAPE = 7, 5, (3, 4, 5)  # codes, l, (B, T, l)
 

@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from serplib import data, leakage, plots, presets, records, tables
-from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck
 from serplib.geometry import chamfer_l2
 from serplib.masked import Masked, MaskedConfig
 from serplib.perturb import named_generator
@@ -23,6 +22,7 @@ from serplib.transformer import (
     TransformerEncoder,
     patch_chamfer,
 )
+from serplib.variational import GaussianBottleneck, GumbelBottleneck
 
 NAME = "10_leakage_and_beyond"
 CONFIG = TransformerConfig(

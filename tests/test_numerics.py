@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck, VectorQuantizer
+from serplib.bottlenecks import VectorQuantizer
 from serplib.geometry import chamfer_l2
 from serplib.masked import Masked
 from serplib.perturb import named_generator
@@ -17,6 +17,7 @@ from serplib.presets import build
 from serplib.pretext import Pretext
 from serplib.training import _optimizer
 from serplib.transformer import SerpTransformer
+from serplib.variational import GaussianBottleneck, GumbelBottleneck
 from serplib.vasp import Vasp
 
 QUICK = build("quick")

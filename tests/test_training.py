@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from serplib import checkpoint, training
-from serplib.classify import Classifier
+from serplib.classify import Classifier, predict, score
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out
 from serplib.geometry import farthest_point_sample, gather
@@ -32,9 +32,7 @@ from serplib.training import (
     epoch_batches,
     finetune,
     learning_rate,
-    predict,
     pretrain,
-    score,
     validate_pretext,
 )
 from serplib.transformer import SerpTransformer, TransformerConfig

@@ -6,19 +6,14 @@ import pytest
 import torch
 
 from serplib import training
-from serplib.bottlenecks import (
-    GaussianBottleneck,
-    GumbelBottleneck,
-    Identity,
-    VectorQuantizer,
-    code_use,
-)
+from serplib.bottlenecks import Identity, VectorQuantizer, code_use
 from serplib.classify import BESIDE, Classifier, autoencoder
 from serplib.evaluate import restoration
 from serplib.perturb import Perturbation, named_generator
 from serplib.presets import AUTHORS_CODE, PAPER, QUICK, Corruption, Optim, build
 from serplib.training import Pretext, pretrain, validate_pretext
 from serplib.transformer import SerpTransformer, TransformerConfig, patch_chamfer
+from serplib.variational import GaussianBottleneck, GumbelBottleneck
 from serplib.vasp import Vasp, VaspConfig
 
 TINY = TransformerConfig(
