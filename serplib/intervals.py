@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from serplib.plots import PALETTE, Picture, _plain, color
+from serplib.picture import PALETTE, Picture, color, plain
 
 
 def show_intervals(
@@ -27,7 +27,7 @@ def show_intervals(
     """
     figure = Picture(alt, figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
     axes = figure.add_subplot()
-    _plain(axes)
+    plain(axes)
     for place, (label, (low, middle, high)) in enumerate(rows.items()):
         shade = color((roles or {}).get(label, "clean"))
         if low - low == 0 == high - high:  # finite

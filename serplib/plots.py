@@ -6,95 +6,22 @@ Matplotlib alone, without pyplot and without any Jupyter package. Every function
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 from torch import Tensor
 
-# Okabe-Ito: told apart with every common kind of colour blindness, and in greyscale by lightness.
-PALETTE = {
-    "clean": "#0072B2",
-    "perturbed": "#E69F00",
-    "restored": "#009E73",
-    "touched": "#D55E00",
-    "neutral": "#9A9A9A",
-    "ink": "#222222",
-}
-MARKERS = {"clean": "o", "perturbed": "^", "restored": "s", "touched": "D", "neutral": "o"}
+from serplib.picture import MARKERS, PALETTE, Picture, color, plain
+
 CAMERA = (22.0, -58.0)  # elevation and azimuth in degrees; the z axis of the data is up
-DPI = 100
 
 Layers = Tensor | Mapping[str, Tensor]
-
-
-class Picture(Figure):
-    """A figure with alternative text, shown by a notebook as a PNG of few colours."""
-
-    def __init__(self, alt: str, **options) -> None:
-        if not alt.strip():
-            raise ValueError("alt is empty, wanted a sentence that says what the picture shows")
-        super().__init__(dpi=DPI, facecolor="white", **options)
-        FigureCanvasAgg(self)
-        self.alt = alt
-
-    def png(self) -> bytes:
-        """The picture as a PNG of 256 colours, tints of the palette: a third of the usual size."""
-        from PIL import Image  # matplotlib brings it
-
-        self.canvas.draw()
-        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]  # (H, W, 3)
-        packed = pixels.astype(np.int64) @ [1 << 16, 1 << 8, 1]  # (H, W), one number a colour
-        seen, place = np.unique(packed, return_inverse=True)  # (C,), (H, W)
-        seen = np.stack([seen >> 16, seen >> 8 & 255, seen & 255], -1)  # (C, 3)
-        nearest = np.square(seen[:, None] - _tints()).sum(-1).argmin(1)  # (C,) of the 256 tints
-        image = Image.fromarray(nearest[place].reshape(packed.shape).astype(np.uint8))
-        image.putpalette(_tints().flatten().tolist())
-        small = io.BytesIO()
-        image.save(small, format="png", optimize=True)
-        return small.getvalue()
-
-    def show(self) -> None:
-        """Show the picture in a notebook now, from the middle of a cell."""
-        self._ipython_display_()
-
-    def _ipython_display_(self) -> None:
-        from IPython.display import display
-
-        bundle = {"image/png": self.png(), "text/plain": f"Picture: {self.alt}"}
-        display(bundle, raw=True, metadata={"image/png": {"alt": self.alt}})
-
-
-@cache
-def _tints() -> np.ndarray:
-    """All that a picture can show: 20 tints of each role, 8 of 17 steps of cividis; 256 colours."""
-    roles = np.array([to_rgb(value) for value in PALETTE.values()])  # (6, 3)
-    steps = colormaps["cividis"](np.linspace(0, 1, 17))[:, :3]  # (17, 3)
-    blends = [
-        1 - strength * (1 - colors)  # from white to the full colour
-        for colors, count in ((roles, 20), (steps, 8))
-        for strength in np.linspace(0 if count == 20 else 0.3, 1, count)
-    ]
-    return (np.concatenate(blends) * 255).round().astype(np.int64)  # (256, 3)
-
-
-def color(role: str) -> str:
-    """The colour of a role, such as ``"clean"``.
-
-    Raises:
-        ValueError: a role that the palette does not have.
-    """
-    if role not in PALETTE:
-        raise ValueError(f"no colour for {role!r}, the palette has {', '.join(PALETTE)}")
-    return PALETTE[role]
 
 
 def _numpy(points: Tensor | np.ndarray | Sequence) -> np.ndarray:
@@ -240,7 +167,7 @@ def show_plane(
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_title(title, fontsize=10, color=PALETTE["ink"])
-        _plain(axes)
+        plain(axes)
         for center, radius in (circles or {}).get(title, ()):
             style = {"facecolor": "#F3F3F3", "edgecolor": PALETTE["neutral"], "linestyle": "--"}
             axes.add_patch(Circle(_numpy(center)[:2], float(radius), zorder=0, **style))
@@ -254,16 +181,6 @@ def show_plane(
                 str(index), point[:2], (5, 5), textcoords="offset points", fontsize=9, zorder=4
             )
     return figure
-
-
-def _plain(axes) -> None:
-    axes.grid(color="#EEEEEE", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, length=0, colors="#555555")
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#BBBBBB")
 
 
 def show_lines(
@@ -288,7 +205,7 @@ def show_lines(
     """
     figure = Picture(alt, figsize=(6.4, 3.3), layout="constrained")
     axes = figure.add_subplot()
-    _plain(axes)
+    plain(axes)
     order = ["clean", "touched", "restored", "perturbed", "neutral"]
     for number, (label, heights) in enumerate(lines.items()):
         role = (roles or {}).get(label, order[number % len(order)])
@@ -332,7 +249,7 @@ def show_histogram(
     """
     figure = Picture(alt, figsize=(6.4, 3.1), layout="constrained")
     axes = figure.add_subplot()
-    _plain(axes)
+    plain(axes)
     arrays = {label: _numpy(numbers) for label, numbers in samples.items()}
     ends = [*(a.min() for a in arrays.values()), *(a.max() for a in arrays.values())]
     edges = np.linspace(min(ends) - 0.5, max(ends) + 0.5, bins + 1)

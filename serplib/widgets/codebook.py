@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from serplib.data import Clouds
-from serplib.plots import CAMERA, PALETTE, project
+from serplib.picture import PALETTE
+from serplib.plots import CAMERA, project
 from serplib.vasp import Vasp
 from serplib.widgets.common import Explorer, choice, columns, jupyter, slider, status
 

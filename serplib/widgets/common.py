@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from types import SimpleNamespace
 
-from serplib.plots import PALETTE
+from serplib.picture import PALETTE
 
 WIDE, STYLE = "98%", {"description_width": "110px"}
 
