@@ -1,4 +1,7 @@
-"""The maximum over points, and its gradient, in compiled loops over arrays: see `pooling`."""
+"""The maximum over points (paper, 3.2, 3.3.2) and its gradient, in compiled loops: see `pooling`.
+
+How the loops are compiled, and what ``first`` and ``last`` are, says `loops`.
+"""
 
 from __future__ import annotations
 
