@@ -231,9 +231,6 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
     # anything else runs: two runs of two threads on two cores then hardly move. Threads that never
     # spin double the time of a small Transformer's step on a quiet machine. So they spin briefly.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    # Keep freed memory instead of returning it to the system at every step: a third of the time of
-    # a SeRP-PointNet step goes into page faults otherwise.
-    os.environ |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), "2000000000")
     about = {
         "suite": run.suite,
         "profile": run.profile,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -16,6 +20,7 @@ from serplib import fast, kernels, records
 from serplib.perturb import named_generator
 
 Calls = dict[str, Callable[[int], object]]  # who: what is timed, given the number of the round
+Times = dict[str, list[float]]  # who: milliseconds by round
 
 
 def clouds(batch: int, num_points: int, seed: int) -> Tensor:
@@ -37,21 +42,70 @@ def plain(function: Callable) -> Callable:
     return call
 
 
-def rounds(calls: Calls, repeats: int) -> dict[str, list[float]]:
+def turn(call: Callable[[int], object], seed: int) -> float:
+    """Milliseconds of a call on the inputs of a round.
+
+    One on the inputs of the round before comes first, untimed: what a call needs is in use again,
+    as it is in a loop, and it does not pay for the memory that another gave back.
+    """
+    call(max(seed - 1, 0))
+    began = time.perf_counter()
+    call(seed)
+    return 1000 * (time.perf_counter() - began)
+
+
+def rounds(calls: Calls, repeats: int) -> Times:
     """Milliseconds of each call in each round; all take turns, so that all meet the same load.
 
-    Every round has fresh inputs; the first one warms up and does not count. In each turn a call on
-    the inputs of the round before comes first, untimed: what it needs is in use again, as it is in
-    a loop, and it does not pay for the memory that the one before it gave back.
+    Every round has fresh inputs; the first one warms up and does not count.
     """
-    times: dict[str, list[float]] = {who: [] for who in calls}
+    times: Times = {who: [] for who in calls}
     for seed in range(repeats + 1):
         for who, call in calls.items():
-            call(max(seed - 1, 0))
-            began = time.perf_counter()
-            call(seed)
-            times[who].append(1000 * (time.perf_counter() - began))
+            times[who].append(turn(call, seed))
     return {who: found[1:] for who, found in times.items()}
+
+
+_here: dict[str, Callable[[int], object]] = {}  # in a process of `apart`: what it times
+
+
+def _prepare(make: Callable[[], Callable[[int], object]]) -> None:
+    _here["call"] = make()
+
+
+def _turn(seed: int) -> float:
+    return turn(_here["call"], seed)
+
+
+def apart(
+    makers: dict[str, tuple[Callable[[], Callable[[int], object]], dict[str, str]]],
+    repeats: int,
+    processes: int = 3,
+) -> Times:
+    """`rounds`, each call in a process of its own, as a run of training is.
+
+    What malloc gives back to the system and must be given again depends on all that a process did
+    before, and on luck: a textbook's step has between none and thirty thousand page faults. So
+    each call is made and timed in several fresh processes, one after the other.
+
+    Args:
+        makers: what makes the call, picklable, and what its processes find in the environment.
+    """
+    times: Times = {who: [] for who in makers}
+    for _ in range(processes):
+        with contextlib.ExitStack() as stack:
+            homes = {}
+            for who, (make, environment) in makers.items():
+                home = ProcessPoolExecutor(1, get_context("spawn"), _prepare, (make,))
+                homes[who] = stack.enter_context(home)
+                with mock.patch.dict(os.environ, environment):
+                    home.submit(_turn, 0)  # this starts it
+            for seed in range(repeats + 1):
+                for who, home in homes.items():
+                    took = home.submit(_turn, seed).result()
+                    if seed:  # the first warms up
+                        times[who].append(took)
+    return times
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
