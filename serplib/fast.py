@@ -37,7 +37,7 @@ def keep_memory() -> None:
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # <malloc.h>
-        # Blocks above the second go back to the system at once; before 2.35 it was 32 MiB at most.
+        # Blocks above mmap_threshold go back at once; older versions take 32 MiB there at most.
         if mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25):
             mallopt(trim_threshold, 2**30)
 

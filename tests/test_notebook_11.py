@@ -57,12 +57,15 @@ def test_the_binomial_error_is_that_of_a_simulation():
 def test_the_prose_says_what_the_records_of_table_1_say():
     found = records.read_suite("table1-laptop")["records"]
     rows = {row["name"]: row for row in tables.accuracy_rows(found)}
-    assert all(row["n"] == 3 for row in rows.values())
+    assert all(row["n"] == 5 for row in rows.values())
     gains = {name: row["gain"] for name, row in rows.items() if row["gain"]}
     assert gains["all-serp"]["gain"] > 0 > gains["all-vasp"]["gain"]
     assert gains["all-serp"]["verdict"] == gains["all-vasp"]["verdict"] == "cannot tell"
     published = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
-    assert 0.4 < gains["all-serp"]["gain"] / published < 0.6  # "about half the published one"
+    assert gains["all-serp"]["gain"] > published
+    first = [r for r in found if r["parameters"]["seed"] < 3]
+    of_three = {row["name"]: row["gain"] for row in tables.accuracy_rows(first)}["all-serp"]
+    assert 0.28 < of_three["gain"] / gains["all-serp"]["gain"] < 0.38  # "a third"
     assert gains["all-strong"]["gain"] > 3 and gains["all-strong"]["low"] > published
     by_arm = {
         arm: {r["parameters"]["seed"]: r["metrics"]["test"]["accuracy"] for r in group}
