@@ -4,8 +4,8 @@ Optional: `geometry` and `pooling` use this module where Numba is installed and 
 float32 on the CPU, unless the environment says ``SERP_FAST=0``. The indices that the searches find
 and Chamfer's gradient are those of the plain code, bit for bit; Chamfer itself and the gradients of
 `pooling` add up in another order, and differ by rounding. The loops are in `loops` and `maxima`;
-here tensors are checked, made arrays, and shared out to threads. On import the process is told to
-keep the memory of a step for the next one, see `keep_memory`.
+here tensors are checked and made arrays, and the team is called that shares a loop. On import the
+process is told to keep the memory of a step for the next one, see `keep_memory`.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from serplib import loops, maxima
+from serplib import loops, maxima, teams
 
-_WORTH_A_THREAD = 1e6  # nanoseconds of work; to wake one costs up to a third of that
+_WORTH_A_TEAM = 1e5  # nanoseconds of work; to call one takes a few thousand, while it is awake
 
 _WANTED = os.environ.get("SERP_FAST", "1") != "0"
-AVAILABLE = loops.njit is not None and _WANTED
+AVAILABLE = teams.njit is not None and _WANTED
 
 
 def keep_memory() -> None:
@@ -46,36 +44,9 @@ if _WANTED:
     keep_memory()
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="serplib-fast")
-
-
-# A forked child inherits the pool without its threads: it must make its own.
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)
-
-
-def _over_batch(kernel, batch: int, nanoseconds: float, *arguments, pieces: int = 4) -> None:
-    """Run a kernel over the batch, on as many threads as torch has, where it pays.
-
-    Args:
-        nanoseconds: what the kernel takes on one thread, about.
-        pieces: a thread takes one after the other, so that none waits long for one that woke late.
-    """
-    threads = max(1, min(torch.get_num_threads(), batch, int(nanoseconds / _WORTH_A_THREAD)))
-    count = 1 if threads == 1 else min(batch, threads * pieces)
-    shares = iter([(batch * i // count, batch * (i + 1) // count) for i in range(count)])
-
-    def work() -> None:
-        for share in shares:
-            kernel(*arguments, *share)
-
-    jobs = [_pool().submit(work) for _ in range(threads - 1)]
-    work()  # here, too
-    for job in jobs:
-        if not job.cancel():  # never begun: nothing was left to do
-            job.result()
+def _team(nanoseconds: float) -> tuple[int, int]:
+    """Who shares a loop: torch's threads, where so much work, on one of them, pays for it."""
+    return teams.team() if nanoseconds >= _WORTH_A_TEAM else teams.ALONE
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -99,7 +70,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int) -> Tenso
     leaves = points.shape[1] > 2048 and num_samples >= 512
     kernel = loops.fps_in_leaves if leaves else loops.fps
     work = 0.2 * len(points) * points.shape[1] * num_samples
-    _over_batch(kernel, len(points), work, _array(points), picked.numpy(), start)
+    kernel(_array(points), picked.numpy(), start, _team(work))
     return picked
 
 
@@ -107,7 +78,7 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """See `geometry.knn`."""
     index = torch.empty(len(points), queries.shape[1], k, dtype=torch.int64)  # (B, Q, k)
     work = 1.5 * queries.shape[:2].numel() * points.shape[1]
-    _over_batch(loops.knn, len(points), work, _array(queries), _array(points), index.numpy())
+    loops.knn(_array(queries), _array(points), index.numpy(), _team(work))
     return index
 
 
@@ -116,7 +87,7 @@ def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     to_b, to_a = (torch.empty(x.shape[:2], dtype=torch.int64) for x in (a, b))  # (B, N), (B, M)
     found = to_b, to_a, torch.empty(len(a))
     work = a.shape[:2].numel() * b.shape[1]
-    _over_batch(loops.nearest, len(a), work, *(_array(tensor) for tensor in (a, b, *found)))
+    loops.nearest(*(_array(tensor) for tensor in (a, b, *found)), _team(work))
     return found
 
 
@@ -149,16 +120,16 @@ class _Chamfer(torch.autograd.Function):
     @first_derivative_alone
     def backward(ctx, pull: Tensor) -> tuple[Tensor, Tensor]:
         a, b, to_b, to_a = ctx.saved_tensors
-        on_a, on_b = a.new_zeros(a.shape), b.new_zeros(b.shape)  # (B, N, 3), (B, M, 3)
         from_a, from_b = pull / a.shape[1], pull / b.shape[1]  # (B,) what a distance counts
-        for wanted, *job in (
-            (ctx.needs_input_grad[0], a, b, to_b, to_a, from_a, from_b, on_a),
-            (ctx.needs_input_grad[1], b, a, to_a, to_b, from_b, from_a, on_b),
+        gradients = [None, None]
+        for i, job in enumerate(
+            ((a, b, to_b, to_a, from_a, from_b), (b, a, to_a, to_b, from_b, from_a))
         ):
-            if wanted:
+            if ctx.needs_input_grad[i]:
+                gradients[i] = job[0].new_zeros(job[0].shape)  # (B, N, 3) or (B, M, 3)
                 work = 3 * (to_b.numel() + to_a.numel())
-                _over_batch(loops.pull, len(a), work, *(_array(tensor) for tensor in job))
-        return on_a, on_b
+                loops.pull(*(_array(x) for x in (*job, gradients[i])), _team(work))
+        return tuple(gradients)
 
 
 def chamfer(a: Tensor, b: Tensor) -> Tensor:
@@ -175,20 +146,19 @@ def maximum(features: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tenso
     where = torch.empty(highest.shape, dtype=torch.int64)  # (B, C)
     sign = features.new_ones(features.shape[2]) if sign is None else sign
     job = (_array(tensor) for tensor in (features, sign, highest, where))
-    _over_batch(maxima.maximum, len(features), 0.2 * features.numel(), *job)
+    maxima.maximum(*job, _team(0.2 * features.numel()))
     return highest, where
 
 
 def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> None:
     """Write, or add, the gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``."""
     job = (_array(tensor) for tensor in (weight, where, pull, on_inputs))
-    _over_batch(maxima.to_inputs, len(pull), 0.3 * pull.numel() * weight.shape[1], *job, add)
+    maxima.to_inputs(*job, add, _team(0.3 * pull.numel() * weight.shape[1]))
 
 
 def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:
     """The gradient on the weight ``(C, W)`` of pulled maxima ``(B, C)``; see `pooling`."""
     on_weight = torch.empty(weight.shape)
     job = (_array(tensor) for tensor in (inputs, where, pull, on_weight))
-    work = 0.3 * pull.numel() * weight.shape[1]
-    _over_batch(maxima.to_weight, len(weight), work, *job, pieces=1)  # each reads all inputs
+    maxima.to_weight(*job, _team(0.3 * pull.numel() * weight.shape[1]))
     return on_weight

@@ -147,6 +147,9 @@ def gather(points: Tensor, index: Tensor) -> Tensor:
             f"points {tuple(points.shape)} and index {tuple(index.shape)}: "
             "wanted (B, N, C) and (B, ...) with the same B"
         )
+    if not points.requires_grad:  # sooner; in a gradient, a GPU would add up in any order
+        flat = index.flatten(1)[..., None].expand(-1, -1, points.shape[2])
+        return points.gather(1, flat).view(*index.shape, -1)  # (B, ..., C)
     cloud = torch.arange(len(points), device=points.device)  # (B,)
     return points[cloud.view(-1, *[1] * (index.ndim - 1)), index]  # (B, ..., C)
 

@@ -1,29 +1,18 @@
 """Nearest and farthest points in loops over arrays, compiled: what `fast` hands its tensors to.
 
 Plain Python over NumPy arrays, compiled by Numba where that is installed; each runs over the clouds
-``first`` to ``last`` of a batch, so that threads can share one. Every loop computes a squared
-distance as `geometry` does (three squares, summed in the order x, y, z, no fused multiply-add),
-hence the same choice among near-equal points. Distances are then compared as whole numbers: the
-bits of a float32 >= 0 are in the order of the floats, and the compiler takes minima of whole
-numbers sixteen at a time, those of floats, which might be NaN, one by one.
+``first`` to ``last`` of a batch, so that a team of threads can share it, see `teams`. Every loop
+computes a squared distance as `geometry` does (three squares, summed in the order x, y, z, no fused
+multiply-add), hence the same choice among near-equal points. Distances are then compared as whole
+numbers: the bits of a float32 >= 0 are in the order of the floats, and the compiler takes minima of
+whole numbers sixteen at a time, those of floats, which might be NaN, one by one.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-try:
-    from numba import njit
-except ImportError:  # plain torch then does all the work
-    njit = None
-
-if njit is not None:
-    compiled = njit(cache=True, nogil=True, error_model="numpy")
-else:
-
-    def compiled(function):
-        return function
-
+from serplib.teams import compiled, share_out
 
 _NONE = np.int32(2**31 - 1)  # above the bits of every distance, of an infinite one, too
 _LEAF = 64  # points of a leaf of the tree, at most: measured, 32 to 128 are as good
@@ -79,7 +68,7 @@ def _lower(nearest, bits):  # keep the smaller of each pair; the largest of what
 
 
 @compiled
-def fps(points, picked, start, first, last):  # (B, N, 3), (B, m)
+def _fps(points, picked, start, first, last):  # (B, N, 3), (B, m)
     num_points = points.shape[1]
     sides = np.empty((3, num_points), np.float32)
     x, y, z = sides[0], sides[1], sides[2]
@@ -93,6 +82,11 @@ def fps(points, picked, start, first, last):  # (B, N, 3), (B, m)
             picked[b, step] = current
             _row(x[current], y[current], z[current], x, y, z, row)
             current = _first(nearest, _lower(nearest, row.view(np.int32)))
+
+
+@compiled
+def fps(points, picked, start, team):
+    share_out(_fps, (points, picked, start), len(points), team)
 
 
 @compiled
@@ -134,8 +128,8 @@ def leaves(cloud, order, edges):  # (3, N), (N,), (N + 1,)
 
 
 @compiled
-def fps_in_leaves(points, picked, start, first, last):  # (B, N, 3), (B, m)
-    """As `fps`, but a leaf is looked at only where the newest point could be its nearest.
+def _fps_in_leaves(points, picked, start, first, last):  # (B, N, 3), (B, m)
+    """As `_fps`, but a leaf is looked at only where the newest point could be its nearest.
 
     The squared distance of a point to a box, computed in the same steps, is never above that to a
     point in the box: rounding keeps an order. Where it is not below the largest of a leaf's
@@ -185,6 +179,11 @@ def fps_in_leaves(points, picked, start, first, last):  # (B, N, 3), (B, m)
 
 
 @compiled
+def fps_in_leaves(points, picked, start, team):
+    share_out(_fps_in_leaves, (points, picked, start), len(points), team)
+
+
+@compiled
 def _insert(value, best):
     """Put a value among the k lowest: they fall from ``best[0]`` on, and ``best[k]`` is -1."""
     for i in range(best.shape[0] - 1):
@@ -192,7 +191,7 @@ def _insert(value, best):
 
 
 @compiled
-def knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
+def _knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
     num_points, k = points.shape[1], index.shape[2]
     sides = np.empty((3, num_points), np.float32)
     x, y, z = sides[0], sides[1], sides[2]
@@ -239,6 +238,11 @@ def knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
 
 
 @compiled
+def knn(queries, points, index, team):
+    share_out(_knn, (queries, points, index), len(points), team)
+
+
+@compiled
 def _columns(bits, column, who, i):  # each point's nearest so far, when point i is asked
     for j in range(bits.shape[0]):
         distance, before, nearest = bits[j], column[j], who[j]
@@ -247,7 +251,7 @@ def _columns(bits, column, who, i):  # each point's nearest so far, when point i
 
 
 @compiled
-def nearest(a, b, to_b, to_a, apart, first, last):
+def _nearest(a, b, to_b, to_a, apart, first, last):
     """Who is nearest to whom, ``(B, N)`` and ``(B, M)``, and the Chamfer distance ``(B,)``.
 
     Points ``(B, N, 3)``, ``(B, M, 3)``; the distances of a cloud are summed in double precision.
@@ -274,7 +278,12 @@ def nearest(a, b, to_b, to_a, apart, first, last):
 
 
 @compiled
-def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
+def nearest(a, b, to_b, to_a, apart, team):
+    share_out(_nearest, (a, b, to_b, to_a, apart), len(a), team)
+
+
+@compiled
+def _pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
     """The gradient on ``a`` of weighted distances to the nearest (Eq. 11); ``on_a`` comes as zeros.
 
     Points ``(B, N, 3)``, ``(B, M, 3)``; indices ``(B, N)`` of a, ``(B, M)`` of b; weights ``(B,)``.
@@ -288,3 +297,8 @@ def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
             j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n]
             for axis in range(3):
                 on_a[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])
+
+
+@compiled
+def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, team):
+    share_out(_pull, (a, b, to_b, to_a, weight_a, weight_b, on_a), len(a), team)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from serplib.loops import compiled
+from serplib.teams import compiled, share_out
 
 
 @compiled
-def maximum(features, sign, highest, where, first, last):  # (B, N, C), (C,), (B, C), (B, C)
+def _maximum(features, sign, highest, where, first, last):  # (B, N, C), (C,), (B, C), (B, C)
     """The maximum over N of sign * features, and the first point that has it; NaN is above all."""
     best, place = np.empty(len(sign), np.float32), np.empty(len(sign), np.int32)
     for b in range(first, last):
@@ -28,7 +28,12 @@ def maximum(features, sign, highest, where, first, last):  # (B, N, C), (C,), (B
 
 
 @compiled
-def to_inputs(weight, where, pull, on_inputs, add, first, last):
+def maximum(features, sign, highest, where, team):
+    share_out(_maximum, (features, sign, highest, where), len(features), team)
+
+
+@compiled
+def _to_inputs(weight, where, pull, on_inputs, add, first, last):
     """The gradient of max_n (inputs @ weight.T) on the inputs: set, or added to what is there.
 
     Weight ``(C, W)``, places and gradients of the maxima ``(B, C)``, on the inputs ``(B, N, W)``.
@@ -43,7 +48,12 @@ def to_inputs(weight, where, pull, on_inputs, add, first, last):
 
 
 @compiled
-def to_weight(inputs, where, pull, on_weight, first, last):  # (B, N, W), (B, C), (B, C), (C, W)
+def to_inputs(weight, where, pull, on_inputs, add, team):
+    share_out(_to_inputs, (weight, where, pull, on_inputs, add), len(where), team)
+
+
+@compiled
+def _to_weight(inputs, where, pull, on_weight, first, last):  # (B, N, W), (B, C), (B, C), (C, W)
     """The same on the weights, of features first to last."""
     on_weight[first:last] = 0
     at = where.view(np.uint64)  # an index that is never counted from the end
@@ -61,3 +71,8 @@ def to_weight(inputs, where, pull, on_weight, first, last):  # (B, N, W), (B, C)
             gradient, row, much = on_weight[c], inputs[b, at[b, c]], pull[b, c]
             for i in range(gradient.shape[0]):
                 gradient[i] += much * row[i]
+
+
+@compiled
+def to_weight(inputs, where, pull, on_weight, team):
+    share_out(_to_weight, (inputs, where, pull, on_weight), len(on_weight), team)

@@ -102,18 +102,17 @@ class Perturbation:
         noise = self.sigma * torch.randn(
             batch, self.num_patches, per_patch, 3, generator=generator, device=points.device
         ).to(points.dtype)  # (B, P, n or 1, 3)
-        noise = noise.expand(-1, -1, self.patch_size, -1)  # (B, P, n, 3)
+        noise = noise.expand(-1, -1, self.patch_size, -1).flatten(1, 2)  # (B, P*n, 3)
 
+        index = patches.flatten(1)  # (B, P*n)
+        rank = torch.arange(index.shape[1], device=points.device).expand_as(index)  # (B, P*n)
+        last = rank.new_full((batch, num_points), -1)  # (B, N) by which a point is touched last
+        last.scatter_reduce_(1, index, rank, "amax")
+        if self.overlap == "last":
+            noise = noise * (last.gather(1, index) == rank)[..., None]  # (B, P*n, 3)
         shift = torch.zeros_like(points)  # (B, N, 3)
-        touched = torch.zeros(batch, num_points, dtype=torch.bool, device=points.device)  # (B, N)
-        touched.scatter_(1, patches.flatten(1), True)
-        if self.overlap == "sum":
-            index = patches.flatten(1)[..., None].expand(-1, -1, 3)  # (B, P*n, 3)
-            shift.scatter_add_(1, index, noise.flatten(1, 2))
-        else:  # patch after patch; within one patch no point occurs twice
-            for patch in range(self.num_patches):
-                index = patches[:, patch, :, None].expand(-1, -1, 3)  # (B, n, 3)
-                shift.scatter_(1, index, noise[:, patch])
+        shift.scatter_add_(1, index[..., None].expand(-1, -1, 3), noise)
+        touched = last >= 0  # (B, N)
         return Perturbed(points + shift, touched, centers)
 
 

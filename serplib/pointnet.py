@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from serplib.expect import expect
 from serplib.geometry import chamfer_l2
 from serplib.pooling import max_over_points
+from serplib.shared import at_points, linear_norm
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,7 @@ class Shared(nn.Module):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:  # (..., inputs) -> (..., outputs)
-        x = self.linear(x)
-        normed = self.norm(x.flatten(0, -2))
-        return (normed.relu_() if self.relu else normed).view(x.shape)
+        return linear_norm(x, self.linear, self.norm, self.relu)
 
     def pooled(self, x: Tensor) -> Tensor:  # (B, N, inputs) -> (B, outputs)
         """The maximum over the points of what `forward` gives."""
@@ -138,10 +137,13 @@ class SerpPointNet(nn.Module):
         """Logits (untouched, touched) ``(B, N, 2)`` and the task's prediction ``(B, N, 3)``."""
         whole, local = self.encoder.encode(perturbed)  # (B, 1024), (B, N, 64)
         of_cloud = self.from_global(whole) + self.from_local.bias  # (B, 512)
-        x = (local @ self.from_local.weight.T).add_(of_cloud[:, None])  # (B, N, 512)
+        x = at_points(local, self.from_local.weight).add_(of_cloud[:, None])  # (B, N, 512)
         x = self.norm(x.flatten(0, 1)).relu_().view(x.shape)  # (B, N, 512)
         x = self.decoder(x)  # (B, N, 128)
-        return self.classification(x), self.reconstruction(x)
+        heads = self.classification, self.reconstruction  # on the same input: one product
+        weight = torch.cat([head.weight for head in heads])  # (5, 128)
+        both = F.linear(x, weight, torch.cat([head.bias for head in heads]))  # (B, N, 5)
+        return both[..., :2], both[..., 2:]
 
     def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
         """Eq. 1 and its two parts, unweighted.
@@ -156,7 +158,7 @@ class SerpPointNet(nn.Module):
         dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision to float32
         logits, predicted = logits.to(dtype), predicted.to(dtype)
         weights = torch.tensor(self.config.class_weights, device=logits.device, dtype=dtype)
-        classification = F.cross_entropy(logits.flatten(0, 1), touched.flatten().long(), weights)
+        classification = F.cross_entropy(logits.mT, touched.long(), weights)
         if self.config.task == "delta":
             reconstruction = F.mse_loss(predicted, clean - perturbed)
         else:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from serplib import fast
 from serplib.expect import expect
+from serplib.shared import at_points, learns
 
 
 def max_over_points(
@@ -35,19 +35,13 @@ def max_over_points(
     if compiled and linear is not None and linear.bias is not None and fast.takes(linear.weight):
         if norm is None:
             return _LinearMax.apply(features, linear.weight) + linear.bias  # the same at all points
-        if _learns(norm) and features[..., 0].numel() > 1:
+        if learns(norm) and features[..., 0].numel() > 1:
             norm.num_batches_tracked.add_(1)
             running = norm.running_mean, norm.running_var, norm.momentum, norm.eps
             weights = linear.weight, linear.bias, norm.weight, norm.bias
             return _NormMax.apply(features, *weights, *running)
     x = features if linear is None else linear(features)  # (B, N, C)
     return max_over_points(x if norm is None else norm(x.flatten(0, 1)).view(x.shape))
-
-
-def _learns(norm: nn.Module) -> bool:
-    """Whether this is the usual BatchNorm, in training."""
-    usual = type(norm) is nn.BatchNorm1d and norm.track_running_stats and norm.affine
-    return usual and norm.training and norm.momentum is not None
 
 
 class _Max(torch.autograd.Function):
@@ -102,10 +96,11 @@ class _NormMax(torch.autograd.Function):
         ctx, inputs: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor,
         running_mean: Tensor, running_var: Tensor, momentum: float, eps: float,
     ) -> Tensor:  # fmt: skip
-        x = F.linear(inputs, weight, bias)  # (B, N, C)
+        x = at_points(inputs, weight)  # (B, N, C) less the bias
         mean, var = torch.batch_norm_update_stats(
             x.flatten(0, 1), running_mean, running_var, momentum
         )  # (C,) each
+        running_mean.add_(bias, alpha=momentum)
         deviation = (var + eps).sqrt()  # (C,)
         sign = torch.where(scale >= 0, 1.0, -1.0).to(scale)  # (C,)
         highest, where = fast.maximum(x, sign)  # (B, C), (B, C)

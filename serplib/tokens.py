@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from serplib.expect import expect
 from serplib.geometry import farthest_point_sample, gather, knn
 from serplib.pooling import max_over_points
+from serplib.shared import linear_norm
 
 
 class Patches(NamedTuple):
@@ -119,9 +120,9 @@ class TokenPointNet(nn.Module):
         """``(B, c, n, 3)`` to ``(B, c, d)``; the order of the n points does not matter."""
         expect(patches, "B c n 3", "patches", device=self.first.weight.device)
         batch, num_centers, size, _ = patches.shape
-        points = patches.reshape(-1, 3)  # (B*c*n, 3)
-        hidden = self.first_norm(self.first(points)).relu_()  # (B*c*n, 128)
-        hidden = hidden.unflatten(0, (-1, size))  # (B*c, n, 128)
+        points = patches.flatten(1, 2)  # (B, c*n, 3)
+        hidden = linear_norm(points, self.first, self.first_norm)  # (B, c*n, 128)
+        hidden = hidden.view(batch * num_centers, size, -1)  # (B*c, n, 128)
         whole = max_over_points(hidden, self.local)  # (B*c, 256)
         weight = self.from_point.weight @ self.local.weight  # (512, 128)
         of_patch = self.from_patch(whole) + self.from_point(self.local.bias)  # (B*c, 512)

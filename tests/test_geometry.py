@@ -7,8 +7,6 @@ tie shows.
 import contextlib
 import itertools
 import os
-import threading
-from concurrent.futures import Future
 
 import fpsample
 import numpy as np
@@ -18,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from serplib import fast, loops
+from serplib import fast, loops, teams
 from serplib.geometry import (
     chamfer_l2,
     farthest_point_sample,
@@ -32,9 +30,9 @@ from serplib.geometry import (
 EXACT = settings(deadline=None, max_examples=50, derandomize=True)
 PATHS = [
     "plain",
-    pytest.param("fast", marks=pytest.mark.skipif(loops.njit is None, reason="numba")),
+    pytest.param("fast", marks=pytest.mark.skipif(teams.njit is None, reason="numba")),
 ]
-needs_numba = pytest.mark.skipif(loops.njit is None, reason="needs numba")
+needs_numba = pytest.mark.skipif(teams.njit is None, reason="needs numba")
 
 
 @contextlib.contextmanager
@@ -50,14 +48,14 @@ def taking(path):
 @contextlib.contextmanager
 def torch_threads(number):
     """Work on so many threads, even where it does not pay."""
-    before, worth = torch.get_num_threads(), fast._WORTH_A_THREAD
+    before, worth = torch.get_num_threads(), fast._WORTH_A_TEAM
     torch.set_num_threads(number)
-    fast._WORTH_A_THREAD = 1
+    fast._WORTH_A_TEAM = 1
     try:
         yield
     finally:
         torch.set_num_threads(before)
-        fast._WORTH_A_THREAD = worth
+        fast._WORTH_A_TEAM = worth
 
 
 def grid_clouds(batch, max_points=14, largest=2):
@@ -471,7 +469,7 @@ def test_farthest_points_in_leaves_are_those_of_the_plain_code(kind, size, m):
     with taking("plain"):
         wanted = farthest_point_sample(cloud, m, start=size // 3)
     got = torch.empty_like(wanted)
-    loops.fps_in_leaves(cloud.numpy(), got.numpy(), size // 3, 0, 2)
+    loops.fps_in_leaves(cloud.numpy(), got.numpy(), size // 3, teams.ALONE)
     assert torch.equal(got, wanted)
 
 
@@ -583,8 +581,8 @@ def test_a_point_that_is_not_finite_is_nobodys_near_neighbor(bad):
 
 @needs_numba
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_can_search_on_two_threads():
-    """A thread pool does not survive a fork: the child must make its own, not wait for ever."""
+def test_a_forked_child_can_search():
+    """A team does not survive a fork: the child must do without, not wait for it for ever."""
     cloud = random_clouds(4, 30, 3)
     with torch_threads(2), taking("fast"):
         wanted = knn(cloud, cloud, 3)
@@ -593,7 +591,8 @@ def test_a_forked_child_can_search_on_two_threads():
             import signal
 
             signal.alarm(20)
-            os._exit(0 if torch.equal(knn(cloud, cloud, 3), wanted) else 1)
+            same = torch.equal(knn(cloud, cloud, 3), wanted)
+            os._exit(0 if same and teams.team() == teams.ALONE else 1)
         assert os.waitpid(child, 0)[1] == 0
 
 
@@ -771,42 +770,3 @@ def test_bad_arguments_are_named(path, call, message):
 def test_whole_numbers_are_refused(path, call):
     with taking(path), pytest.raises(TypeError, match="wanted a float type"):
         call()
-
-
-class LateThreads:
-    """A pool whose threads never wake up."""
-
-    def __init__(self):
-        self.asked = []
-
-    def submit(self, work):
-        self.asked.append(Future())
-        return self.asked[-1]
-
-
-@pytest.mark.parametrize("nanoseconds, threads", [(5e5, 1), (2.5e6, 2), (1e9, 3)])
-def test_work_is_shared_out_where_it_pays_and_waits_for_no_thread(
-    nanoseconds, threads, monkeypatch
-):
-    pool, shares = LateThreads(), []
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    monkeypatch.setattr(fast, "_pool", lambda: pool)
-    fast._over_batch(lambda *share: shares.append(share), 8, nanoseconds)
-    assert len(pool.asked) == threads - 1 and all(job.cancelled() for job in pool.asked)
-    assert (len(shares) == 1) == (threads == 1)
-    assert [i for first, last in shares for i in range(first, last)] == list(range(8))
-
-
-def test_an_error_on_another_thread_is_not_lost(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    here, began = threading.get_ident(), threading.Event()
-
-    def kernel(first, last):
-        if threading.get_ident() == here:
-            assert began.wait(20)
-        else:
-            began.set()
-            raise RuntimeError("elsewhere")
-
-    with pytest.raises(RuntimeError, match="elsewhere"):
-        fast._over_batch(kernel, 8, 1e9)

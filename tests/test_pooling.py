@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from serplib import fast, loops, pooling
+from serplib import fast, pooling, teams
 from serplib.pooling import max_over_points
 
-needs_numba = pytest.mark.skipif(loops.njit is None, reason="needs numba")
+needs_numba = pytest.mark.skipif(teams.njit is None, reason="needs numba")
 
 
 @pytest.fixture(params=["plain", pytest.param("fast", marks=needs_numba)])
@@ -238,7 +238,7 @@ def test_a_second_derivative_is_refused_in_compiled_code(monkeypatch):
 @needs_numba
 def test_the_number_of_threads_does_not_matter(monkeypatch):
     monkeypatch.setattr(fast, "AVAILABLE", True)
-    monkeypatch.setattr(fast, "_WORTH_A_THREAD", 1)
+    monkeypatch.setattr(fast, "_WORTH_A_TEAM", 1)
     outcome, before = [], torch.get_num_threads()
     features = random_features(16, 64, 24)
     try:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from serplib import fast, loops
+from serplib import fast, teams
 from serplib.data.common import Clouds
 from serplib.data.composites import MAX_PRIMITIVES, Composites, union_points
 from serplib.data.objects import FAMILIES
@@ -281,7 +281,7 @@ def test_many_shapes_a_second(make, least):
     assert rate > least, f"{make.__name__}: {rate:.0f} shapes a second, expected {least} or more"
 
 
-@pytest.mark.skipif(loops.njit is None, reason="numba")
+@pytest.mark.skipif(teams.njit is None, reason="numba")
 def test_what_is_hidden_is_the_same_compiled_and_plain(monkeypatch):
     found = {}
     for compiled in (True, False):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from serplib import fast, loops
+from serplib import fast, teams
 from serplib.data.surfaces import BALL, BOX, WALL, sample_parts
 
 MAX_PRIMITIVES = 9
@@ -147,7 +147,7 @@ class Composites:
         return keep
 
 
-@loops.compiled
+@teams.compiled
 def _cross_out(points, place, count, kind, unit, offset, waves, phase, swing, keep):
     """`Composites.inside` point by point, in the same steps: the same bits, no temporaries."""
     for s in range(place.shape[0]):
