@@ -4,6 +4,9 @@ Between two operations torch's threads stay awake for a moment. Threads of our o
 wake up, and to wait for the cores that torch's still hold: longer than most of our loops take. So
 the loops go to torch's team, through ``GOMP_parallel``: what a compiler makes of C's
 ``#pragma omp parallel``, in the OpenMP library that torch has brought along.
+
+After a change here, touch `loops` and `maxima`: Numba keeps what it compiled until their own files
+change.
 """
 
 from __future__ import annotations
