@@ -106,10 +106,11 @@ class Perturbation:
 
         index = patches.flatten(1)  # (B, P*n)
         rank = torch.arange(index.shape[1], device=points.device).expand_as(index)  # (B, P*n)
-        last = rank.new_full((batch, num_points), -1)  # (B, N) by which a point is touched last
+        last = rank.new_full((batch, num_points), -1)  # (B, N) the rank that touches a point last
         last.scatter_reduce_(1, index, rank, "amax")
         if self.overlap == "last":
-            noise = noise * (last.gather(1, index) == rank)[..., None]  # (B, P*n, 3)
+            is_last = last.gather(1, index) == rank  # (B, P*n)
+            noise = noise.where(is_last[..., None], 0)  # (B, P*n, 3)
         shift = torch.zeros_like(points)  # (B, N, 3)
         shift.scatter_add_(1, index[..., None].expand(-1, -1, 3), noise)
         touched = last >= 0  # (B, N)

@@ -158,7 +158,8 @@ class SerpPointNet(nn.Module):
         dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision to float32
         logits, predicted = logits.to(dtype), predicted.to(dtype)
         weights = torch.tensor(self.config.class_weights, device=logits.device, dtype=dtype)
-        classification = F.cross_entropy(logits.mT, touched.long(), weights)
+        classes = touched.long()  # (B, N)
+        classification = F.cross_entropy(logits.mT, classes, weights)  # of (B, 2, N)
         if self.config.task == "delta":
             reconstruction = F.mse_loss(predicted, clean - perturbed)
         else:

@@ -409,3 +409,11 @@ def test_authors_normalize_after_the_noise_changes_sigma_and_moves_untouched_poi
     moved = (after[0] * radius - points[0])[touched[0]]
     torch.testing.assert_close(moved - moved.mean(0), one - one.mean(0), rtol=0, atol=1e-6)
     assert (after - before)[~touched].norm(dim=-1).mean() > 0.03
+
+
+def test_noise_that_another_patch_replaces_leaves_no_trace():
+    """Not even where it is infinite: times zero it would be NaN."""
+    points = torch.zeros(2, 64, 3, dtype=torch.float16)
+    perturb = Perturbation(num_patches=20, patch_size=20, sigma=1e7)
+    found = perturb(points, torch.Generator().manual_seed(0)).points
+    assert found.isinf().any() and not found.isnan().any()
