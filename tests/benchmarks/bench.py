@@ -1,12 +1,14 @@
 """Time each operation beside its peers, check it first, and write results/bench-<device>.json.
 
-    make bench                                # alone on the machine; some five minutes
+    make bench                                # alone on the machine; some nine minutes
     python tests/benchmarks/bench.py --smoke  # does this script run? small; writes nothing
 
 All peers take turns in one process on fresh random inputs, whole steps each in a process of its own
-(see `timing.apart`); ratios are medians over the rounds, and travel better between machines than
-milliseconds do. The floor is what the bytes and operations of the work take at the rates measured
-here: no program on this machine is faster by brute force.
+(see `timing.apart`). A machine is not equally fast at all times, and not equally so at arithmetic
+and at memory: all is timed in three sittings, minutes apart. Ratios are medians over all rounds,
+and travel better between machines than milliseconds do; "middle half" is where half of the rounds
+lie. The floor is what the bytes and operations of the work take at the rates measured here: no
+program on this machine is faster by brute force.
 """
 
 from __future__ import annotations
@@ -26,22 +28,23 @@ from timing import (
     device_name,
     floor_ms,
     machine_rates,
+    middle,
     peak_bytes,
-    ratio,
+    ratios,
     rounds,
 )
 
 from serplib import records
 
 SMOKE = "--smoke" in sys.argv
-REPEATS, OF_STEPS = (2, (2, 1)) if SMOKE else (9, (9, 3))  # of steps: rounds, in how many processes
+SITTINGS, REPEATS, OF_STEPS = (1, 2, 2) if SMOKE else (3, 4, 9)  # rounds a sitting, and of steps
 
 
 def pool(*shape: int) -> list[torch.Tensor]:
     """One batch of fresh clouds ``(*shape, 3)`` a round, the one that warms up included."""
     *batch, num_points = shape
     count = 1 if not batch else int(torch.tensor(batch).prod())
-    return [clouds(count, num_points, i).view(*shape, 3) for i in range(REPEATS + 1)]
+    return [clouds(count, num_points, i).view(*shape, 3) for i in range(SITTINGS * REPEATS + 1)]
 
 
 def tokens(batch: int, num_tokens: int, dim: int) -> list[torch.Tensor]:
@@ -71,32 +74,32 @@ if SMOKE:
     WORK = {name: work for name, work in WORK.items() if "laptop" not in name}
 
 
-def over(times: Times, *whom: str) -> float:
+def over(times: Times, *whom: str) -> list[float]:
     """How many times as long the fastest of these peers takes; all peers, where none is named."""
     named = whom or [who for who in times if not who.startswith("serplib,") and who != "serplib"]
     fastest = [min(found) for found in zip(*(times[who] for who in named))]  # by round
-    return ratio(times["serplib"], fastest)
+    return ratios(times["serplib"], fastest)
 
 
-def a_second(times: Times) -> float:
+def a_second(times: Times) -> list[float]:
     """Shapes a second and core: they are made on one."""
-    return 1000 * MADE / statistics.median(times["serplib"])
+    return [1000 * MADE / ms for ms in times["serplib"]]
 
 
-def memory() -> float:
+def memory() -> list[float]:
     """Bytes of the broadcast form's one (M, K, d) tensor over the peak of our step, all told."""
     batch = tokens(2 * B, C, D)
     step = peers.quantizer(batch, K)[0]["serplib"]
     step(0)
-    return 4 * batch[0].numel() * K / peak_bytes(lambda: step(1))
+    return [4 * batch[0].numel() * K / peak_bytes(lambda: step(1))] * 2  # it does not vary
 
 
-def cdist(times: Times) -> float:
+def cdist(times: Times) -> list[float]:
     return over(times, "cdist + min" if "cdist + min" in times else "cdist + topk")
 
 
 # Work that the name starts with; what is compared; how; what it is to reach.
-TARGETS: list[tuple[str, str, Callable[[Times], float], float]] = [
+TARGETS: list[tuple[str, str, Callable[[Times], list[float]], float]] = [
     ("FPS, 1 x", "the fastest peer", over, 1),
     (f"FPS, {B} x", "the fastest peer", over, 5),
     ("kNN", "cdist + topk", cdist, 4),
@@ -115,31 +118,44 @@ TARGETS: list[tuple[str, str, Callable[[Times], float], float]] = [
 ]
 
 
+def measured(console: Console) -> dict[str, tuple[int, tuple[float, float], Times]]:
+    """For each work its items, the bytes and operations it needs, and the times of all sittings."""
+    found = {}
+    for work, (items, prepare) in WORK.items():
+        calls, needed = prepare()
+        found[work] = items, needed, calls, {who: [] for who in calls}
+    for sitting in range(SITTINGS):
+        for work, (_, _, calls, times) in found.items():
+            console.print(f"sitting {sitting + 1} of {SITTINGS}: {work}")
+            take, repeats = (apart, OF_STEPS) if work.startswith("step") else (rounds, REPEATS)
+            for who, took in take(calls, repeats, sitting * repeats).items():
+                times[who] += took
+    return {work: (items, needed, times) for work, (items, needed, _, times) in found.items()}
+
+
 def main() -> None:
     """Time all of `WORK`, print the tables, write the JSON."""
     console, rows, targets = Console(width=110), [], []
     rates = machine_rates(2**20, 256) if SMOKE else machine_rates()
     table = Table("work", "who", "ms", "items/s", "times serplib", "times the floor")
-    reached = Table("work", "against", "measured", "target", "")
-    for work, (items, prepare) in WORK.items():
-        calls, needed = prepare()
-        step = work.startswith("step")
-        times = apart(calls, *OF_STEPS) if step else rounds(calls, REPEATS)
+    reached = Table("work", "against", "measured", "middle half", "target", "")
+    for work, (items, needed, times) in measured(console).items():
         floor = floor_ms(needed, rates)
-        for who, found in times.items():
-            ms, relative = statistics.median(found), ratio(times["serplib"], found)
-            row = {"work": work, "who": who, "ms": ms, "fastest_ms": min(found), "items": items}
-            rows.append(row | {"ratio": relative, "floor_ms": floor, "repeats": len(found)})
+        for who, took in times.items():
+            ms, relative = statistics.median(took), middle(ratios(times["serplib"], took))[0]
+            row = {"work": work, "who": who, "ms": ms, "fastest_ms": min(took), "items": items}
+            rows.append(row | {"ratio": relative, "floor_ms": floor, "repeats": len(took)})
             speed = f"{1000 * items / ms:,.0f}"
             table.add_row(work, who, f"{ms:.2f}", speed, f"{relative:.2f}", f"{ms / floor:,.1f}")
         for start, against, measure, wanted in TARGETS:
             if work.startswith(start):
-                found = measure(times)
+                found, low, high = middle(measure(times))
                 met = found >= wanted
-                targets.append({"work": work, "against": against, "measured": found,
-                                "target": wanted, "met": met})  # fmt: skip
-                said = "met" if met else "missed"
-                reached.add_row(work, against, f"{found:,.2f}", f"{wanted:g}", said)
+                row = {"work": work, "against": against, "measured": found}
+                row |= {"middle_half": [low, high], "target": wanted, "met": met}
+                targets.append(row)
+                said, half = "met" if met else "missed", f"{low:,.2f} to {high:,.2f}"
+                reached.add_row(work, against, f"{found:,.2f}", half, f"{wanted:g}", said)
     console.print(table, reached)
     for name, rate in rates.items():
         console.print(f"{name}: {rate:.3g}")

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from unittest import mock
 
@@ -54,16 +55,21 @@ def turn(call: Callable[[int], object], seed: int) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def rounds(calls: Calls, repeats: int) -> Times:
+def _in_turn(takes: Calls, repeats: int, first: int) -> Times:
+    """What each call returns, round by round."""
+    times: Times = {who: [] for who in takes}
+    for seed in range(first, first + repeats + 1):
+        for who, take in takes.items():
+            times[who].append(take(seed))
+    return {who: found[1:] for who, found in times.items()}
+
+
+def rounds(calls: Calls, repeats: int, first: int = 0) -> Times:
     """Milliseconds of each call in each round; all take turns, so that all meet the same load.
 
     Every round has fresh inputs; the first one warms up and does not count.
     """
-    times: Times = {who: [] for who in calls}
-    for seed in range(repeats + 1):
-        for who, call in calls.items():
-            times[who].append(turn(call, seed))
-    return {who: found[1:] for who, found in times.items()}
+    return _in_turn({who: partial(turn, call) for who, call in calls.items()}, repeats, first)
 
 
 _here: dict[str, Callable[[int], object]] = {}  # in a process of `apart`: what it times
@@ -77,35 +83,43 @@ def _turn(seed: int) -> float:
     return turn(_here["call"], seed)
 
 
+def _ask(home: ProcessPoolExecutor, seed: int) -> float:
+    return home.submit(_turn, seed).result()
+
+
 def apart(
     makers: dict[str, tuple[Callable[[], Callable[[int], object]], dict[str, str]]],
     repeats: int,
-    processes: int = 3,
+    first: int = 0,
 ) -> Times:
-    """`rounds`, each call in a process of its own, as a run of training is.
+    """`rounds`, each call in a fresh process of its own, as a run of training is.
 
     What malloc gives back to the system and must be given again depends on all that a process did
-    before, and on luck: a textbook's step has between none and thirty thousand page faults. So
-    each call is made and timed in several fresh processes, one after the other.
+    before, and on luck: a textbook's step has between none and thirty thousand page faults.
 
     Args:
-        makers: what makes the call, picklable, and what its processes find in the environment.
+        makers: what makes the call, picklable, and what its process finds in the environment.
     """
-    times: Times = {who: [] for who in makers}
-    for _ in range(processes):
-        with contextlib.ExitStack() as stack:
-            homes = {}
-            for who, (make, environment) in makers.items():
-                home = ProcessPoolExecutor(1, get_context("spawn"), _prepare, (make,))
-                homes[who] = stack.enter_context(home)
-                with mock.patch.dict(os.environ, environment):
-                    home.submit(_turn, 0)  # this starts it
-            for seed in range(repeats + 1):
-                for who, home in homes.items():
-                    took = home.submit(_turn, seed).result()
-                    if seed:  # the first warms up
-                        times[who].append(took)
-    return times
+    with contextlib.ExitStack() as stack:
+        homes = {}
+        for who, (make, environment) in makers.items():
+            home = ProcessPoolExecutor(1, get_context("spawn"), _prepare, (make,))
+            homes[who] = stack.enter_context(home)
+            with mock.patch.dict(os.environ, environment):
+                home.submit(_turn, first)  # this starts it
+        takes = {who: partial(_ask, home) for who, home in homes.items()}
+        return _in_turn(takes, repeats, first)
+
+
+def ratios(ours: list[float], theirs: list[float]) -> list[float]:
+    """How many times as long they take as we do, round by round."""
+    return [b / a for a, b in zip(ours, theirs, strict=True)]
+
+
+def middle(found: list[float]) -> tuple[float, float, float]:
+    """The median, and the two values between which the middle half lies."""
+    low, median, high = statistics.quantiles(found, n=4, method="inclusive")
+    return median, low, high
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
