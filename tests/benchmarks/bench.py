@@ -37,7 +37,7 @@ from timing import (
 from serplib import records
 
 SMOKE = "--smoke" in sys.argv
-SITTINGS, REPEATS, OF_STEPS = (1, 2, 2) if SMOKE else (3, 4, 9)  # rounds a sitting, and of steps
+SITTINGS, REPEATS, OF_STEPS = (2, 1, 1) if SMOKE else (3, 4, 9)  # rounds a sitting, and of steps
 
 
 def pool(*shape: int) -> list[torch.Tensor]:
@@ -50,7 +50,10 @@ def pool(*shape: int) -> list[torch.Tensor]:
 def tokens(batch: int, num_tokens: int, dim: int) -> list[torch.Tensor]:
     """Latent tokens ``(B, c, d)``, one batch a round."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(batch, num_tokens, dim, generator=generator) for _ in range(REPEATS + 1)]
+    return [
+        torch.randn(batch, num_tokens, dim, generator=generator)
+        for _ in range(SITTINGS * REPEATS + 1)
+    ]
 
 
 B, N, DENSE, PATCHES, MADE = (2, 128, 2100, 8, 64) if SMOKE else (32, 1024, 10_000, 2048, 1024)
