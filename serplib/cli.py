@@ -102,7 +102,7 @@ def run(
 
     from tqdm import tqdm
 
-    from serplib import report, suites
+    from serplib import execution, report, suites
 
     if suite == "list":
         for name in suites.known_suites():
@@ -132,7 +132,7 @@ def run(
             )
 
     try:
-        outcomes = suites.execute(runs, workers, scheduler, tell)
+        outcomes = execution.execute(runs, workers, scheduler, tell)
     except KeyboardInterrupt:
         bar.close()
         print("serp: interrupted; the same command goes on where this one stopped", file=sys.stderr)
@@ -140,7 +140,7 @@ def run(
     bar.close()
     written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
     if written["tables"]:
-        suites.execute_notebook(
+        execution.execute_notebook(
             "report",
             written["path"].with_name("report.ipynb"),
             {"suite": suite, "profile": runs[0].profile, "committed": False},

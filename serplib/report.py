@@ -15,7 +15,7 @@ def write(suite: str, profile: str, found: list[dict], outcomes: list[dict]) -> 
     """Write ``runs/<suite>-<profile>/report.html`` and ``.md``.
 
     Args:
-        found: the records. outcomes: of `suites.execute`; failed runs are listed.
+        found: the records. outcomes: of `execution.execute`; failed runs are listed.
 
     Returns:
         ``path`` of the page, and the ``tables``, ``caveats`` and ``failed`` it shows.

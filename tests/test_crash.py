@@ -232,10 +232,10 @@ RUN = "import sys; sys.path.insert(0, {tests!r}); import test_crash; test_crash.
 
 def run_suite():
     """Execute the tiny suite of ``$SERP_ROOT``, on the scheduler named on the command line."""
-    from serplib import suites
+    from serplib import execution, suites
 
     scheduler = sys.argv[1] if len(sys.argv) > 1 else None
-    outcomes = suites.execute(suites.plan("tiny"), workers=2, scheduler=scheduler)
+    outcomes = execution.execute(suites.plan("tiny"), workers=2, scheduler=scheduler)
     print(json.dumps([outcome["state"] for outcome in outcomes]))
 
 

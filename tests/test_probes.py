@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from serplib import compare, probes, suites, tables, wording
+from serplib import compare, execution, probes, suites, tables, wording
 from serplib.classify import autoencoder
 from serplib.data import load
 from serplib.data.common import Clouds
@@ -289,7 +289,7 @@ NOTEBOOKS = {
 @pytest.mark.parametrize("notebook", NOTEBOOKS)
 def test_the_notebook_writes_its_record(notebook, tmp_path):
     executed = tmp_path / "notebook.ipynb"
-    suites.execute_notebook(
+    execution.execute_notebook(
         notebook, executed, NOTEBOOKS[notebook] | {"folder": str(tmp_path), "run": {"name": "x"}}
     )
     record = json.loads((tmp_path / "record.json").read_text())

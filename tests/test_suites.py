@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from serplib import presets, records, suites, tables
+from serplib import execution, presets, records, suites, tables
 
 ROOT = Path(__file__).parents[1]
 
@@ -217,7 +217,7 @@ def test_a_half_written_record_is_not_finished(project):
 
 def test_children_of_a_failed_run_are_not_run(project):
     run = suites.plan("tiny")[2]
-    outcome = suites.run_one(run, 1, {"state": "failed"})
+    outcome = execution.run_one(run, 1, {"state": "failed"})
     assert outcome["state"] == "not run" and "pre" in outcome["message"]
     assert not run.folder.exists()
 
@@ -230,7 +230,7 @@ def test_a_missing_kernel_fails_the_run_and_not_the_suite(project, monkeypatch):
 
     monkeypatch.setattr(papermill, "execute_notebook", refuse)
     run = replace(suites.plan("tiny")[0])
-    outcome = suites.run_one(run, 1)
+    outcome = execution.run_one(run, 1)
     assert outcome["state"] == "failed" and "No space left" in outcome["message"]
 
 
