@@ -120,10 +120,10 @@ Written by `make growth` from its record; nothing is typed in. Measured on {abou
 {about["cores"]} cores, {about["threads"]} threads, torch {about["packages"]["torch"]}, revision
 {str(about["git"]["revision"])[:10]}. The machine {machine}.
 
-Time is the least of many calls, memory the most that torch's tensors held at once above the inputs
-(compiled loops hold a few rows of their own, which do not count). An exponent is the slope in
-log-log coordinates over the larger half of the sizes; "theory" is the order in the limit. A slope
-below it says that fixed costs still count; one above, that a cache is full.
+Time is the least of many calls in three sittings, memory the most that torch's tensors held at once
+above the inputs (compiled loops hold a few rows of their own, which do not count). An exponent is
+the slope in log-log coordinates over the larger half of the sizes; "theory" is the order in the
+limit. A slope below it says that fixed costs still count; one above, that a cache is full.
 
 {chr(10).join(exponents(record))}
 
