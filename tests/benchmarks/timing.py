@@ -67,7 +67,8 @@ def _in_turn(takes: Calls, repeats: int, first: int) -> Times:
 def rounds(calls: Calls, repeats: int, first: int = 0) -> Times:
     """Milliseconds of each call in each round; all take turns, so that all meet the same load.
 
-    Every round has fresh inputs; the first one warms up and does not count.
+    Every round has fresh inputs; the first one warms up and does not count. ``first`` is its
+    number: a later sitting goes on from where the one before ended.
     """
     return _in_turn({who: partial(turn, call) for who, call in calls.items()}, repeats, first)
 
