@@ -1,6 +1,6 @@
 """Time each operation beside its peers, check it first, and write results/bench-<device>.json.
 
-    make bench                                # alone on the machine; some nine minutes
+    make bench                                # alone on the machine; some seven minutes
     python tests/benchmarks/bench.py --smoke  # does this script run? small; writes nothing
 
 All peers take turns in one process on fresh random inputs, whole steps each in a process of its own
@@ -38,22 +38,20 @@ from serplib import records
 
 SMOKE = "--smoke" in sys.argv
 SITTINGS, REPEATS, OF_STEPS = (2, 1, 1) if SMOKE else (3, 4, 9)  # rounds a sitting, and of steps
+INPUTS = SITTINGS * REPEATS + 1  # one a round, and one to warm up
 
 
 def pool(*shape: int) -> list[torch.Tensor]:
     """One batch of fresh clouds ``(*shape, 3)`` a round, the one that warms up included."""
     *batch, num_points = shape
     count = 1 if not batch else int(torch.tensor(batch).prod())
-    return [clouds(count, num_points, i).view(*shape, 3) for i in range(SITTINGS * REPEATS + 1)]
+    return [clouds(count, num_points, i).view(*shape, 3) for i in range(INPUTS)]
 
 
 def tokens(batch: int, num_tokens: int, dim: int) -> list[torch.Tensor]:
     """Latent tokens ``(B, c, d)``, one batch a round."""
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(batch, num_tokens, dim, generator=generator)
-        for _ in range(SITTINGS * REPEATS + 1)
-    ]
+    return [torch.randn(batch, num_tokens, dim, generator=generator) for _ in range(INPUTS)]
 
 
 B, N, DENSE, PATCHES, MADE = (2, 128, 2100, 8, 64) if SMOKE else (32, 1024, 10_000, 2048, 1024)
@@ -145,7 +143,8 @@ def main() -> None:
     for work, (items, needed, times) in measured(console).items():
         floor = floor_ms(needed, rates)
         for who, took in times.items():
-            ms, relative = statistics.median(took), middle(ratios(times["serplib"], took))[0]
+            ms = statistics.median(took)
+            relative = statistics.median(ratios(times["serplib"], took))
             row = {"work": work, "who": who, "ms": ms, "fastest_ms": min(took), "items": items}
             rows.append(row | {"ratio": relative, "floor_ms": floor, "repeats": len(took)})
             speed = f"{1000 * items / ms:,.0f}"

@@ -123,11 +123,6 @@ def middle(found: list[float]) -> tuple[float, float, float]:
     return median, low, high
 
 
-def ratio(ours: list[float], theirs: list[float]) -> float:
-    """How many times as long they take as we do: the median of the ratios of the rounds."""
-    return statistics.median(b / a for a, b in zip(ours, theirs))
-
-
 def peak_bytes(call: Callable[[], object]) -> int:
     """The most that torch's CPU tensors held at once above what they held before, in bytes.
 
