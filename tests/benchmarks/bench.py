@@ -30,6 +30,7 @@ from timing import (
     machine_rates,
     middle,
     peak_bytes,
+    ratio,
     ratios,
     rounds,
 )
@@ -143,8 +144,7 @@ def main() -> None:
     for work, (items, needed, times) in measured(console).items():
         floor = floor_ms(needed, rates)
         for who, took in times.items():
-            ms = statistics.median(took)
-            relative = statistics.median(ratios(times["serplib"], took))
+            ms, relative = statistics.median(took), ratio(times["serplib"], took)
             row = {"work": work, "who": who, "ms": ms, "fastest_ms": min(took), "items": items}
             rows.append(row | {"ratio": relative, "floor_ms": floor, "repeats": len(took)})
             speed = f"{1000 * items / ms:,.0f}"

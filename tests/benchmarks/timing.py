@@ -117,6 +117,11 @@ def ratios(ours: list[float], theirs: list[float]) -> list[float]:
     return [b / a for a, b in zip(ours, theirs, strict=True)]
 
 
+def ratio(ours: list[float], theirs: list[float]) -> float:
+    """How many times as long they take as we do: the median of the ratios of the rounds."""
+    return statistics.median(ratios(ours, theirs))
+
+
 def middle(found: list[float]) -> tuple[float, float, float]:
     """The median, and the two values between which the middle half lies."""
     low, median, high = statistics.quantiles(found, n=4, method="inclusive")
