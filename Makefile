@@ -45,10 +45,10 @@ elsewhere: setup  ## the notebooks once more, as two other processors would run 
 lab: setup  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_welcome.ipynb
 
-site: setup  ## the course as pages to read, in site/_build/html; nothing is executed
-	rm -rf site/_build
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going site site/_build/html
-	@echo "open site/_build/html/index.html"
+site: setup  ## the course as pages to read, in notebooks/site/_build/html; nothing is executed
+	rm -rf notebooks/site/_build
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going notebooks/site notebooks/site/_build/html
+	@echo "open notebooks/site/_build/html/index.html"
 
 notebooks: setup  ## execute the committed notebooks again, and clean them
 	env -u SERP_DATA $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
@@ -65,12 +65,12 @@ bench-gpu: setup  ## check and time the GPU kernels and whole training steps; un
 
 lock: setup  ## renew requirements.lock after a change of pyproject.toml
 	$(BIN)/python -m pip install --quiet pip-tools
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --all-extras \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --strip-extras --extra fast --extra course --extra test --extra site \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --no-emit-options \
 	  --output-file requirements.lock pyproject.toml
 	sed -i.bak -E 's/^(torch==[0-9.]+)\+.*/\1/' requirements.lock && rm requirements.lock.bak
 
 clean:  ## remove .venv, runs/, the site and caches
 	rm -rf $(VENV) runs .ruff_cache .pytest_cache .hypothesis *.egg-info
-	rm -rf site/_build site/api site/notebooks
+	rm -rf notebooks/site/_build notebooks/site/api notebooks/site/notebooks
 	find . -name __pycache__ -prune -exec rm -rf {} +

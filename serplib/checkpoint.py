@@ -6,7 +6,7 @@ A checkpoint is a folder ``step-000123`` with ``model.safetensors`` (weights), o
 to disk, and renamed: a rename either happens or does not.
 
 No generator state is stored: all randomness of a step is drawn from generators named after the seed
-and the step (`perturb.named_seed`), so a resumed run draws what the uninterrupted one would have.
+and the step (`seeding.named_seed`), so a resumed run draws what the uninterrupted one would have.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Plain torch: every operation is batched, runs on any device and takes any float type, and breaks
 ties towards the lowest index, so that two machines agree. The notebooks build each by hand.
-Where `kernels` (on a GPU) or `fast` (on a CPU) can do a search sooner and to the same result, the
-functions here hand it over.
+Where `accel.triton_ops` (on a GPU) or `accel.cpu` (on a CPU) can do a search sooner and to the
+same result, the functions here hand it over.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from serplib import fast, kernels
-from serplib.expect import expect
+from serplib.accel import cpu, triton_ops
+from serplib.validation import expect
 
 
 def _check_pair(a: Tensor, b: Tensor) -> None:
@@ -68,7 +68,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
         raise ValueError(f"num_samples is {num_samples}, wanted 1..{num_points} (the points given)")
     if not 0 <= start < num_points:
         raise ValueError(f"start is {start}, wanted 0..{num_points - 1}")
-    for compiled in (kernels, fast):
+    for compiled in (triton_ops, cpu):
         if compiled.usable(points):
             return compiled.farthest_point_sample(points, num_samples, start)
     # One contiguous array a coordinate: the loop below reads memory in order.
@@ -107,7 +107,7 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     if not 1 <= k <= points.shape[1]:
         raise ValueError(f"k is {k}, wanted 1..{points.shape[1]} (the points given)")
     _check_pair(queries, points)
-    for compiled in (kernels, fast):
+    for compiled in (triton_ops, cpu):
         if compiled.usable(queries, points):
             return compiled.knn(queries, points, k)
     return lowest(squared_distances(queries, points), k)
@@ -165,7 +165,7 @@ def nearest_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         ``(B, N)`` int64 indices into ``b``, and ``(B, M)`` int64 indices into ``a``.
     """
     _check_pair(a, b)
-    for compiled in (kernels, fast):
+    for compiled in (triton_ops, cpu):
         if compiled.usable(a, b):
             return compiled.nearest(a, b)
     distance = squared_distances(a, b)  # (B, N, M)
@@ -199,8 +199,8 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
         raise ValueError(f"reduction is {reduction!r}, wanted 'none' or 'mean'")
     _check_pair(a, b)
     a, b = at_least_float32(a), at_least_float32(b)
-    if fast.usable(a, b):
-        per_cloud = fast.chamfer(a, b)  # (B,)
+    if cpu.usable(a, b):
+        per_cloud = cpu.chamfer(a, b)  # (B,)
     else:
         nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
         from_a = (a - _partners(b, nearest_b)).square().sum(-1)  # (B, N)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib.expect import expect
+from serplib.accel.pooling import max_over_points
+from serplib.accel.shared_mlp import at_points, linear_norm
 from serplib.geometry import chamfer_l2
-from serplib.pooling import max_over_points
-from serplib.shared import at_points, linear_norm
+from serplib.validation import expect
 
 
 @dataclass(frozen=True)

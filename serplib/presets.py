@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 
-from serplib.masked import MaskedConfig
-from serplib.perturb import Perturbation
+from serplib.perturbation import Perturbation
+from serplib.point_mae import MaskedConfig
 from serplib.pointnet import PointNetConfig
+from serplib.pretext import Corruption
 from serplib.transformer import TransformerConfig
 from serplib.vasp import VaspConfig
 
@@ -46,31 +47,6 @@ class Optim:
         for name in ("epochs", "batch_size", "step_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, wanted >= 1")
-
-
-@dataclass(frozen=True)
-class Corruption:
-    """Everything between a cloud on disk and the pair (perturbed, clean) that a model is given.
-
-    Attributes:
-        perturbation: the noise itself (section 3.1).
-        augment: ``"none"`` or ``"scale_shift"`` (`perturb.scale_and_shift`), before the noise.
-        subsample: how larger clouds come to ``num_points``: ``"fps"`` (section 4.1) or
-            ``"random"``, another subset each time (the authors' code).
-        normalize_after: apply `perturb.authors_normalize` to both clouds after the noise.
-    """
-
-    perturbation: Perturbation = Perturbation()
-    augment: str = "none"
-    subsample: str = "fps"
-    num_points: int = 1024
-    normalize_after: bool = False
-
-    def __post_init__(self) -> None:
-        if self.augment not in ("none", "scale_shift"):
-            raise ValueError(f"augment is {self.augment!r}, wanted 'none' or 'scale_shift'")
-        if self.subsample not in ("fps", "random"):
-            raise ValueError(f"subsample is {self.subsample!r}, wanted 'fps' or 'random'")
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
-from serplib.expect import expect
 from serplib.geometry import farthest_point_sample, gather
-from serplib.perturb import authors_normalize, scale_and_shift
-from serplib.presets import Corruption
+from serplib.perturbation import Perturbation, authors_normalize, scale_and_shift
+from serplib.validation import expect
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """Everything between a cloud on disk and the pair (perturbed, clean) that a model is given.
+
+    Attributes:
+        perturbation: the noise itself (section 3.1).
+        augment: ``"none"`` or ``"scale_shift"`` (`perturbation.scale_and_shift`), before the noise.
+        subsample: how larger clouds come to ``num_points``: ``"fps"`` (section 4.1) or
+            ``"random"``, another subset each time (the authors' code).
+        normalize_after: apply `perturbation.authors_normalize` to both clouds after the noise.
+    """
+
+    perturbation: Perturbation = Perturbation()
+    augment: str = "none"
+    subsample: str = "fps"
+    num_points: int = 1024
+    normalize_after: bool = False
+
+    def __post_init__(self) -> None:
+        if self.augment not in ("none", "scale_shift"):
+            raise ValueError(f"augment is {self.augment!r}, wanted 'none' or 'scale_shift'")
+        if self.subsample not in ("fps", "random"):
+            raise ValueError(f"subsample is {self.subsample!r}, wanted 'fps' or 'random'")
 
 
 class Pretext(nn.Module):

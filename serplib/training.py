@@ -18,11 +18,12 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from serplib import checkpoint
-from serplib.classify import score
+from serplib.classifier import score
 from serplib.data.common import Clouds
-from serplib.perturb import named_generator, named_seed, scale_and_shift
+from serplib.perturbation import scale_and_shift
 from serplib.presets import Optim
 from serplib.pretext import Pretext
+from serplib.seeding import named_generator, named_seed
 
 
 def learning_rate(step: int, steps_per_epoch: int, optim: Optim) -> float:
@@ -255,7 +256,7 @@ def finetune(
 
     Returns:
         One entry an epoch (``epoch``, ``lr``, ``train_loss``, ``train_accuracy`` and, with
-        ``valid``, ``valid_accuracy``), and the result of `classify.score`.
+        ``valid``, ``valid_accuracy``), and the result of `classifier.score`.
     """
     if train.labels is None:
         raise ValueError(f"{train.name}/{train.split} has no labels to fine-tune on")

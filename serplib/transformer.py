@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib.expect import expect
 from serplib.geometry import chamfer_l2
-from serplib.tokens import Embedding, Patches, make_patches, stitch
+from serplib.patches import Embedding, Patches, make_patches, stitch
+from serplib.validation import expect
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class TransformerConfig:
         fusion: ``"concat"`` (Eq. 6) or ``"add"``.
         positions_every_block: add the positions again before every block (needs ``"add"``).
         decoder_positions: hand the positions to the decoder too.
-        normalize, target_frame: see `tokens.make_patches`.
-        cls_std, cls_position_std, token_widths: see `tokens.Embedding`.
+        normalize, target_frame: see `patches.make_patches`.
+        cls_std, cls_position_std, token_widths: see `patches.Embedding`.
         head: ``"token"``, one fully connected layer a token (Eq. 10), or ``"pair"``, a convolution
             of kernel 2, so that patch i is made from tokens i-1 and i (the authors' code).
         loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over all patches laid

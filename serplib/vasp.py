@@ -11,10 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from serplib.bottlenecks import Identity, Passed, VectorQuantizer
-from serplib.tokens import Patches
+from serplib.bottlenecks import (
+    GaussianBottleneck,
+    GumbelBottleneck,
+    Identity,
+    Passed,
+    VectorQuantizer,
+)
+from serplib.patches import Patches
 from serplib.transformer import SerpTransformer, TransformerConfig, patch_chamfer
-from serplib.variational import GaussianBottleneck, GumbelBottleneck
 
 
 @dataclass(frozen=True)
@@ -32,8 +37,8 @@ class VaspConfig:
         codebook_size: K, of ``"vq"`` and ``"dvae"``.
         alpha, beta, init, ema, restart, cosine, rotation: see `bottlenecks.VectorQuantizer`.
         kl_weight, warmup_steps: beta and warm-up of ``"vae"`` and ``"dvae"``.
-        free_bits: see `variational.GaussianBottleneck`.
-        temperature, final_temperature, anneal_steps, kl: see `variational.GumbelBottleneck`.
+        free_bits: see `bottlenecks.GaussianBottleneck`.
+        temperature, final_temperature, anneal_steps, kl: see `bottlenecks.GumbelBottleneck`.
     """
 
     bottleneck: str = "vq"

@@ -14,11 +14,11 @@ import sys
 from itertools import pairwise
 
 from notebook_helpers import NOTEBOOKS, ROOT, cells
-from test_check import MUTANTS
+from test_exercises import MUTANTS
 
-from serplib import records
+from serplib.experiments import records
 
-RECORD = ROOT / "results" / "notebooks.json"
+RECORD = ROOT / "notebooks" / "experiments" / "results" / "notebooks.json"
 TIMER = """
 import contextlib, io, os, sys, time
 import nbformat

@@ -49,7 +49,7 @@ def load(
         return scanobjectnn_clouds(name, split, num_shapes, num_points, seed)
     if num_shapes is None:
         num_shapes = BUILT_IN_SHAPES
-    from serplib.data import shapes  # only here: the real sets do not need it
+    from serplib.data.synthetic import shapes  # only here: the real sets do not need it
 
     make = shapes.objects_clouds if name == "objects" else shapes.procedural_clouds
     return make(split, num_shapes, num_points, seed)

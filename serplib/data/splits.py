@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from serplib.data.common import Clouds, DataError
-from serplib.perturb import named_generator
+from serplib.seeding import named_generator
 
 
 def _shuffled_classes(clouds: Clouds, seed: int, purpose: str) -> list[Tensor]:

@@ -35,7 +35,7 @@ from timing import (
     rounds,
 )
 
-from serplib import records
+from serplib.experiments import records
 
 SMOKE = "--smoke" in sys.argv
 SITTINGS, REPEATS, OF_STEPS = (2, 1, 1) if SMOKE else (3, 4, 9)  # rounds a sitting, and of steps
@@ -166,7 +166,7 @@ def main() -> None:
         console.print("absent, and so not compared: point-cloud-utils (pip install it to have it)")
     if SMOKE:
         return
-    path = records.project_root() / "results" / f"bench-{device_name()}.json"
+    path = records.results_folder() / f"bench-{device_name()}.json"
     content = {"environment": records.environment(), "absent": absent, "rates": rates}
     records.write_json(path, content | {"rows": rows, "targets": targets})
     console.print(f"written: {path}", soft_wrap=True)

@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from serplib import fast, geometry, kernels, records
-from serplib.classify import autoencoder
-from serplib.perturb import named_generator
+from serplib import geometry
+from serplib.accel import cpu, triton_ops
+from serplib.classifier import autoencoder
+from serplib.experiments import records
 from serplib.presets import PRESETS
 from serplib.pretext import Pretext
+from serplib.seeding import named_generator
 from serplib.transformer import patch_chamfer
 
 BEGAN = time.perf_counter()
@@ -83,11 +85,11 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 def plain(function: Callable, *arguments: object) -> object:
     """The same call with the kernels and the code for the CPU switched off."""
-    kept, kernels.AVAILABLE, fast.AVAILABLE = (kernels.AVAILABLE, fast.AVAILABLE), False, False
+    kept, triton_ops.AVAILABLE, cpu.AVAILABLE = (triton_ops.AVAILABLE, cpu.AVAILABLE), False, False
     try:
         return function(*arguments)
     finally:
-        kernels.AVAILABLE, fast.AVAILABLE = kept
+        triton_ops.AVAILABLE, cpu.AVAILABLE = kept
 
 
 def operations(ties: bool = False):
@@ -178,9 +180,9 @@ def main() -> None:
     if DEVICE.type != "cuda" and not SMOKE:
         sys.exit("no CUDA device: --smoke shows that the script runs")
     rows, about = [], records.environment()
-    about |= {"cuda": torch.version.cuda, "triton": getattr(kernels.triton, "__version__", None)}
+    about |= {"cuda": torch.version.cuda, "triton": getattr(triton_ops.triton, "__version__", None)}
     place = re.sub(r"\W+", "-", about["device"]).strip("-").lower()
-    path = records.project_root() / "results" / f"bench-{place}.json"
+    path = records.results_folder() / f"bench-{place}.json"
 
     def tell(row: dict) -> None:
         print({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}, flush=True)
@@ -191,7 +193,7 @@ def main() -> None:
     work = list(operations())
     for one in [*work, *operations(ties=True)]:
         check(*one)
-    print("checked:", "kernels and plain code agree" if kernels.usable(work[0][2][0]) else
+    print("checked:", "kernels and plain code agree" if triton_ops.usable(work[0][2][0]) else
           "no kernels here, the plain code agrees with itself")  # fmt: skip
     for name, function, arguments in work:
         row = {"work": name, "kernels_ms": milliseconds(partial(function, *arguments))}

@@ -26,12 +26,13 @@ from growth_page import page
 from timing import clouds, device_name, machine_rates, peak_bytes, plain
 from torch.utils.flop_counter import FlopCounterMode
 
-from serplib import geometry, records
-from serplib.classify import autoencoder
+from serplib import geometry
+from serplib.classifier import autoencoder
 from serplib.data import load
-from serplib.perturb import named_generator
+from serplib.experiments import records
 from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
+from serplib.seeding import named_generator
 from serplib.training import _optimizer
 
 SMOKE = "--smoke" in sys.argv
@@ -197,7 +198,7 @@ def single_device() -> dict:
 
 def main() -> None:
     """Measure, fit, write the record and its page."""
-    path = records.project_root() / "results" / f"growth-{device_name()}.json"
+    path = records.results_folder() / f"growth-{device_name()}.json"
     if "--page" not in sys.argv:
         began = time.perf_counter()
         record = {

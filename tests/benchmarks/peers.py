@@ -24,11 +24,11 @@ from vector_quantize_pytorch import VectorQuantize
 
 from serplib import geometry
 from serplib.bottlenecks import VectorQuantizer
-from serplib.classify import autoencoder
+from serplib.classifier import autoencoder
 from serplib.data import load
-from serplib.perturb import named_generator
 from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
+from serplib.seeding import named_generator
 from serplib.training import _optimizer
 
 try:  # not among the locked packages: its rows are missing where it is

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib import perturb, pointnet, tokens, transformer
+from serplib import patches as patching
+from serplib import perturbation, pointnet, transformer
 
 
 def distances(a: Tensor, b: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def pointnet_forward(self: pointnet.SerpPointNet, perturbed: Tensor) -> tuple[Te
     return logits.transpose(1, 2), predicted.transpose(1, 2)  # (B, N, 2), (B, N, 3)
 
 
-def token_forward(self: tokens.TokenPointNet, patches: Tensor) -> Tensor:
+def token_forward(self: patching.TokenPointNet, patches: Tensor) -> Tensor:
     """`TokenPointNet.forward`: ``(B, c, n, 3)`` to ``(B, c, d)``."""
     x = patches.flatten(0, 1).transpose(1, 2)  # (B*c, 3, n)
     local = conv(self.local, self.first_norm(conv(self.first, x)).relu())  # (B*c, 256, n)
@@ -94,11 +95,11 @@ def attention_forward(self: transformer.Attention, x: Tensor) -> Tensor:
 
 
 PLACES = [
-    *((module, "farthest_point_sample", farthest_points) for module in (perturb, tokens)),
-    *((module, "knn", neighbours) for module in (perturb, tokens)),
+    *((module, "farthest_point_sample", farthest_points) for module in (perturbation, patching)),
+    *((module, "knn", neighbours) for module in (perturbation, patching)),
     *((module, "chamfer_l2", chamfer) for module in (pointnet, transformer)),
     (pointnet.SerpPointNet, "forward", pointnet_forward),
-    (tokens.TokenPointNet, "forward", token_forward),
+    (patching.TokenPointNet, "forward", token_forward),
     (transformer.Attention, "forward", attention_forward),
 ]
 

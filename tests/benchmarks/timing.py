@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from serplib import fast, kernels, records
-from serplib.perturb import named_generator
+from serplib.accel import cpu, triton_ops
+from serplib.experiments import records
+from serplib.seeding import named_generator
 
 Calls = dict[str, Callable[[int], object]]  # who: what is timed, given the number of the round
 Times = dict[str, list[float]]  # who: milliseconds by round
@@ -34,11 +35,15 @@ def plain(function: Callable) -> Callable:
     """The same call with the compiled code switched off."""
 
     def call(*arguments):
-        kept, kernels.AVAILABLE, fast.AVAILABLE = (kernels.AVAILABLE, fast.AVAILABLE), False, False
+        kept, triton_ops.AVAILABLE, cpu.AVAILABLE = (
+            (triton_ops.AVAILABLE, cpu.AVAILABLE),
+            False,
+            False,
+        )
         try:
             return function(*arguments)
         finally:
-            kernels.AVAILABLE, fast.AVAILABLE = kept
+            triton_ops.AVAILABLE, cpu.AVAILABLE = kept
 
     return call
 

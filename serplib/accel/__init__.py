@@ -1,0 +1,1 @@
+"""Faster twins of the plain operations: optional, same results within stated rounding."""

@@ -1,0 +1,1 @@
+"""What the notebooks use: checkers of the exercises, explorers, plots."""

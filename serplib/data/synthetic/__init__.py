@@ -1,0 +1,1 @@
+"""Built-in shapes, generated on demand."""

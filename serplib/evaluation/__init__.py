@@ -1,0 +1,1 @@
+"""What an encoder and its restorations are worth (paper, section 4.2)."""

@@ -1,0 +1,1 @@
+"""Suites of experiments, their records and their reports (paper, section 4)."""

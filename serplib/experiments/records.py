@@ -1,0 +1,146 @@
+"""One JSON record a run: what was run, on what, and what came out.
+
+The report and every number in the notebooks' prose are read from records.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+import os
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from serplib.data.common import Clouds
+
+RECORD_VERSION = 1
+_PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "scikit-learn", "numba", "papermill")
+
+
+def project_root() -> Path:
+    """The folder with notebooks/ and runs/: ``$SERP_ROOT``, or where serplib lies."""
+    return Path(os.environ.get("SERP_ROOT") or Path(__file__).parents[2])
+
+
+def results_folder() -> Path:
+    """Where the committed records lie."""
+    return project_root() / "notebooks" / "experiments" / "results"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        json.dump(content, file, indent=1, sort_keys=True, allow_nan=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_json(path: Path) -> object:
+    """Read JSON; a damaged file is a ValueError that names it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not whole JSON ({error}); delete it and run again") from error
+
+
+@functools.cache
+def environment() -> dict:
+    """Versions, device, threads and git revision of this process."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            packages[name] = None
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"CPU ({_processor()})"
+    return {
+        "python": platform.python_version(),
+        "system": platform.system(),
+        "machine": platform.machine(),
+        "packages": packages,
+        "device": device,
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "git": _git(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def _git() -> dict:
+    def ask(*words: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    status = ask("status", "--porcelain", "--untracked-files=no")
+    return {"revision": ask("rev-parse", "HEAD"), "clean": None if status is None else not status}
+
+
+def describe_data(clouds: Clouds) -> dict:
+    """What a record says of a data set."""
+    return {
+        "name": clouds.name,
+        "split": clouds.split,
+        "num_shapes": len(clouds),
+        "num_points": clouds.points.shape[1],
+        "num_classes": len(clouds.classes),
+        "checksum": clouds.checksum,
+    }
+
+
+def make(
+    parameters: dict,
+    data: dict[str, Clouds],
+    metrics: dict,
+    history: list[dict],
+    seconds: float,
+    **more: object,
+) -> dict:
+    """A record: parameters, data sets by role, metrics at the end and by epoch, environment."""
+    return {
+        "version": RECORD_VERSION,
+        "parameters": parameters,
+        "data": {role: describe_data(clouds) for role, clouds in data.items()},
+        "metrics": metrics,
+        "history": history,
+        "seconds": round(seconds, 1),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "environment": environment(),
+        **more,
+    }
+
+
+def unpack_bits(text: str) -> list[bool]:
+    """The right/wrong of each test shape from a record's ``correct`` (see `classifier.score`)."""
+    return [bit == "1" for bit in f"{int(text, 16):b}"[1:]]
+
+
+def read_suite(name: str) -> dict:
+    """A suite's committed records, ``results/<name>.json``: ``{"suite", "records", ...}``."""
+    path = results_folder() / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} not found: run 'serp run' and 'serp report --keep' first")
+    return read_json(path)

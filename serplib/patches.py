@@ -1,0 +1,185 @@
+"""From a cloud to a sequence of tokens (paper, sections 3.3.1 and 3.3.2)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from serplib.accel.pooling import max_over_points
+from serplib.accel.shared_mlp import linear_norm
+from serplib.geometry import farthest_point_sample, gather, knn
+from serplib.validation import expect
+
+
+class Patches(NamedTuple):
+    """Patches of a corrupted cloud, with their clean twins.
+
+    The network reads ``inputs`` and ``centers``, and must produce ``targets``. Reconstructed
+    patches return to the cloud's own coordinates as ``patch * scale + origin`` (see `stitch`).
+    """
+
+    inputs: Tensor  # (B, c, n, 3) corrupted points, normalised patch by patch
+    targets: Tensor  # (B, c, n, 3) the same points before the corruption, in the target's frame
+    centers: Tensor  # (B, c, 3) corrupted centres: what the position embedding sees
+    clean_centers: Tensor  # (B, c, 3) the same points before the corruption
+    origin: Tensor  # (B, c, 1, 3) where the frame of the targets has its origin
+    scale: Tensor  # (B, c, 1, 1) length of its unit, in unit-sphere radii
+    index: Tensor  # (B, c, n) int64, which points of the cloud the patch holds
+
+
+def make_patches(
+    points: Tensor,
+    num_centers: int,
+    patch_size: int,
+    clean: Tensor | None = None,
+    normalize: str = "center",
+    target_frame: str = "own",
+) -> Patches:
+    """Cut clouds into patches: FPS centres and their nearest neighbours (Eq. 2, 3).
+
+    Centres and neighbours are found on ``points`` as given, that is, on the corrupted cloud.
+
+    Args:
+        points: ``(B, N, 3)`` corrupted clouds.
+        num_centers: c. patch_size: n.
+        clean: ``(B, N, 3)`` the clouds before corruption, in the same order; None where there is
+            no corruption (fine-tuning): the targets are then the inputs.
+        normalize: ``"center"`` subtracts the FPS centre (the authors' code); ``"mean_std"``
+            subtracts the mean of the patch and divides by its standard deviation, one number a
+            patch, taken over points and coordinates (paper, section 3.3.1).
+        target_frame: ``"own"`` normalises the targets by the clean patch itself (the authors'
+            code), ``"input"`` by the corrupted patch, so that origin and scale need no guessing.
+
+    Raises:
+        ValueError: an unknown option, or sizes that do not fit (see `geometry`).
+    """
+    if normalize not in ("center", "mean_std"):
+        raise ValueError(f"normalize is {normalize!r}, wanted 'center' or 'mean_std'")
+    if target_frame not in ("own", "input"):
+        raise ValueError(f"target_frame is {target_frame!r}, wanted 'own' or 'input'")
+    expect(points, "B N 3")
+    clean = points if clean is None else clean
+    expect(clean, "B N 3", "clean", device=points.device)
+    if clean.shape != points.shape:
+        raise ValueError(f"clean is {tuple(clean.shape)}, points {tuple(points.shape)}: not twins")
+
+    chosen = farthest_point_sample(points, num_centers)  # (B, c)
+    centers = gather(points, chosen)  # (B, c, 3)
+    clean_centers = gather(clean, chosen)  # (B, c, 3)
+    index = knn(centers, points, patch_size)  # (B, c, n)
+    patches = gather(points, index)  # (B, c, n, 3)
+    clean_patches = gather(clean, index)  # (B, c, n, 3)
+
+    origin, scale = _frame(patches, centers, normalize)
+    inputs = (patches - origin) / scale  # (B, c, n, 3)
+    if target_frame == "own":
+        origin, scale = _frame(clean_patches, clean_centers, normalize)
+    targets = (clean_patches - origin) / scale  # (B, c, n, 3)
+    return Patches(inputs, targets, centers, clean_centers, origin, scale, index)
+
+
+def _frame(patches: Tensor, centers: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
+    """Origin ``(B, c, 1, 3)`` and unit ``(B, c, 1, 1)`` of each patch's frame."""
+    if normalize == "center":
+        return centers[:, :, None], patches.new_ones(*centers.shape[:2], 1, 1)
+    mean = patches.mean(2, keepdim=True)  # (B, c, 1, 3)
+    variance = (patches - mean).square().mean((2, 3), keepdim=True)  # (B, c, 1, 1)
+    # A patch whose points coincide has no scale: its unit is then tiny, not zero.
+    return mean, variance.sqrt().clamp_min(1e-6)
+
+
+def stitch(patches: Tensor, origin: Tensor, scale: Tensor) -> Tensor:
+    """Put patches back where they belong: ``(B, c, n, 3)`` to one cloud ``(B, c*n, 3)``."""
+    return (patches * scale + origin).flatten(1, 2)
+
+
+class TokenPointNet(nn.Module):
+    """A lightweight PointNet: one patch in, one token out (Eq. 4).
+
+    Two layers on each point, the maximum over the patch given back to every point, two more layers,
+    and the maximum again. Giving the maximum back means concatenating it to each point's features;
+    a linear layer on ``[maximum; point]`` is the sum of one on each, and the one on the maximum is
+    computed once a patch instead of once a point. The one on the point comes right after another,
+    ``from_point(local(x))``, with nothing between: their product is one layer, and a smaller one.
+    """
+
+    def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 256, 512)) -> None:
+        super().__init__()
+        first, local, wide = widths
+        self.first = nn.Linear(3, first)
+        self.first_norm = nn.BatchNorm1d(first)
+        self.local = nn.Linear(first, local)
+        self.from_point = nn.Linear(local, wide)
+        self.from_patch = nn.Linear(local, wide, bias=False)
+        self.wide_norm = nn.BatchNorm1d(wide)
+        self.last = nn.Linear(wide, dim)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """``(B, c, n, 3)`` to ``(B, c, d)``; the order of the n points does not matter."""
+        expect(patches, "B c n 3", "patches", device=self.first.weight.device)
+        batch, num_centers, size, _ = patches.shape
+        points = patches.flatten(1, 2)  # (B, c*n, 3)
+        hidden = linear_norm(points, self.first, self.first_norm)  # (B, c*n, 128)
+        hidden = hidden.view(batch * num_centers, size, -1)  # (B*c, n, 128)
+        whole = max_over_points(hidden, self.local)  # (B*c, 256)
+        weight = self.from_point.weight @ self.local.weight  # (512, 128)
+        of_patch = self.from_patch(whole) + self.from_point(self.local.bias)  # (B*c, 512)
+        hidden = (hidden @ weight.T).add_(of_patch[:, None])  # (B*c, n, 512)
+        hidden = self.wide_norm(hidden.flatten(0, 1)).relu_()  # (B*c*n, 512)
+        tokens = max_over_points(hidden.unflatten(0, (-1, size)), self.last)  # (B*c, d)
+        return tokens.unflatten(0, (batch, num_centers))  # (B, c, d)
+
+
+class PositionMLP(nn.Sequential):
+    """Position embedding of the centres: ``(B, c, 3)`` to ``(B, c, d)`` (Eq. 5)."""
+
+    def __init__(self, dim: int, hidden: int = 128) -> None:
+        super().__init__(nn.Linear(3, hidden), nn.GELU(), nn.Linear(hidden, dim))
+
+
+class Embedding(nn.Module):
+    """Tokens, positions and [CLS] become the encoder's input (Eq. 4 to 7).
+
+    Args:
+        dim: d, the width of a token and of a position.
+        fusion: ``"concat"`` joins token and position to width 2d (Eq. 6); ``"add"`` sums them (the
+            authors' code), and leaves it to the transformer to add the positions.
+        cls_std, cls_position_std: standard deviation of the initial [CLS] and its position.
+        token_widths: hidden widths of the token PointNet.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        fusion: str = "concat",
+        cls_std: float = 0.02,
+        cls_position_std: float = 0.02,
+        token_widths: tuple[int, int, int] = (128, 256, 512),
+    ) -> None:
+        super().__init__()
+        if fusion not in ("concat", "add"):
+            raise ValueError(f"fusion is {fusion!r}, wanted 'concat' or 'add'")
+        self.fusion = fusion
+        self.width = 2 * dim if fusion == "concat" else dim
+        self.token = TokenPointNet(dim, token_widths)
+        self.position = PositionMLP(dim)
+        self.cls = nn.Parameter(torch.randn(1, 1, dim) * cls_std)
+        self.cls_position = nn.Parameter(torch.randn(1, 1, dim) * cls_position_std)
+
+    def forward(self, patches: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
+        """Embed patches ``(B, c, n, 3)`` around centres ``(B, c, 3)``.
+
+        Returns:
+            The input I of the encoder, ``(B, c+1, 2d)`` for ``concat`` and ``(B, c+1, d)`` for
+            ``add`` (positions not yet in it), and the positions ``(B, c+1, d)``; [CLS] comes first.
+        """
+        batch = len(patches)
+        tokens = torch.cat([self.cls.expand(batch, -1, -1), self.token(patches)], 1)  # (B, c+1, d)
+        positions = torch.cat(
+            [self.cls_position.expand(batch, -1, -1), self.position(centers)], 1
+        )  # (B, c+1, d)
+        if self.fusion == "concat":
+            tokens = torch.cat([tokens, positions], -1)  # (B, c+1, 2d)
+        return tokens, positions

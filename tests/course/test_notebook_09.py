@@ -1,0 +1,75 @@
+"""Notebook 09: what it builds is what serplib does."""
+
+import pytest
+import torch
+from notebook_helpers import built
+from torch import nn
+
+from serplib.evaluation.probes import _knn
+from serplib.experiments import records, tables
+from serplib.seeding import named_generator
+
+MADE = built("09_finetuning", nn=nn)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_the_vote_agrees_with_scikit_learns_where_no_votes_tie(k):
+    generator = named_generator("vote")
+    centres = 4 * torch.randn(3, 6, generator=generator)
+    labels = torch.randint(3, (90,), generator=generator)
+    known = centres[labels] + torch.randn(90, 6, generator=generator)
+    asked = centres[labels[:40]] + torch.randn(40, 6, generator=generator)
+    ours = MADE["knn_vote"](known, labels, asked, k)
+    theirs = torch.from_numpy(_knn(k).fit(known.numpy(), labels).predict(asked.numpy()))
+    assert (ours == theirs).float().mean() > (0.99 if k == 1 else 0.95)
+
+
+def test_of_tied_classes_the_nearest_wins():
+    known = torch.tensor([[1.0, 0.0], [1.0, 0.2], [1.0, 0.4], [1.0, 0.6]])
+    vote = MADE["knn_vote"](known, torch.tensor([2, 1, 1, 2]), known[:1], 4)
+    assert vote.tolist() == [2]
+
+
+def test_two_directions_are_the_principal_components():
+    from sklearn.decomposition import PCA
+
+    features = torch.randn(50, 7, generator=named_generator("pca")) * torch.arange(1.0, 8)
+    ours = MADE["two_directions"](features)
+    theirs = torch.from_numpy(PCA(2).fit_transform(features.double().numpy()))
+    scale = theirs.abs().amax()
+    for column in range(2):
+        a, b = ours[:, column].double(), theirs[:, column] / scale
+        assert min((a - b).abs().max(), (a + b).abs().max()) < 1e-4
+    assert ours.abs().max() == 1
+
+
+def test_luck_grows_with_the_epochs_and_is_none_for_one():
+    luck = [
+        MADE["best_of"](epochs, 500, 0.8, 0.0, named_generator("luck"), trials=200)
+        for epochs in (1, 5, 20)
+    ]
+    assert abs(luck[0]) < 0.4 and luck[0] < luck[1] < luck[2]
+    one = (0.8 * 0.2 / 500) ** 0.5 * 100
+    assert luck[2] == pytest.approx(1.87 * one, rel=0.15)  # mean maximum of 20 normal draws
+    stays = MADE["best_of"](20, 500, 0.8, 1.0, named_generator("luck"), trials=200)
+    assert abs(stays) < 0.4
+
+
+def test_the_prose_says_what_the_records_say():
+    found = records.read_suite("fewshot-laptop")["records"]
+    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
+    for labels in ("one", "eight", "thirty"):
+        assert rows[f"{labels}-strong"]["gain"]["verdict"] == "better"
+    for labels in ("one", "eight"):
+        assert rows[f"{labels}-serp"]["gain"]["verdict"] == "cannot tell"
+    gain = {name: row["gain"]["gain"] for name, row in rows.items() if row["gain"]}
+    assert gain["eight-strong"] > max(gain["one-strong"], gain["thirty-strong"])
+    restored = {row["name"]: row for row in tables.mean_rows(found, "restoration")}
+    for name, better in (("pretrain-serp", False), ("pretrain-strong", True)):
+        assert (restored[name]["restored"] < restored[name]["copy_input"]) == better
+    probes = {row["name"]: row for row in tables.probe_rows(found)}
+    assert probes["probe-serp"]["gain"]["verdict"] == "worse"
+    assert probes["probe-strong"]["gain"]["verdict"] == "cannot tell"
+    assert probes["probe-strong"]["knn"][0] > probes["probe-untrained"]["knn"][0] + 3
+    for name in ("probe-serp", "probe-strong"):
+        assert probes[name]["rankme"] > 5 * probes["probe-untrained"]["rankme"]

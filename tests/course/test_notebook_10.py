@@ -1,0 +1,193 @@
+"""What 10_leakage_and_beyond builds is what the library has, and its last sections read records."""
+
+import ast
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from notebook_helpers import built, cells
+from torch import nn
+from torch.nn import functional as F
+
+from serplib import data, presets
+from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck
+from serplib.course import plots
+from serplib.evaluation import leakage
+from serplib.experiments import records, tables
+from serplib.geometry import chamfer_l2
+from serplib.patches import Patches, PositionMLP, make_patches
+from serplib.point_mae import Masked, MaskedConfig
+from serplib.seeding import named_generator
+from serplib.transformer import (
+    TransformerConfig,
+    TransformerDecoder,
+    TransformerEncoder,
+    patch_chamfer,
+)
+
+NAME = "10_leakage_and_beyond"
+CONFIG = TransformerConfig(
+    num_centers=7, patch_size=5, dim=12, latent_dim=16, encoder_depth=2, decoder_depth=2,
+    encoder_heads=2, decoder_heads=2, mlp_ratio=2, token_widths=(4, 5, 6),
+)  # fmt: skip
+PARTS = {
+    "nn": nn,
+    "replace": replace,
+    "Patches": Patches,
+    "PositionMLP": PositionMLP,
+    "TransformerDecoder": TransformerDecoder,
+    "TransformerEncoder": TransformerEncoder,
+}
+
+
+def built_class(name):
+    """A class that the notebook defines."""
+    for cell in cells(NAME, "code"):
+        for node in ast.parse(cell.source).body:
+            if isinstance(node, ast.ClassDef) and node.name == name:
+                names = {"torch": torch} | PARTS
+                exec(compile(ast.Module([node], []), NAME, "exec"), names)
+                return names[name]
+    raise AssertionError(f"the notebook defines no class {name}")
+
+
+@pytest.fixture(scope="module")
+def clouds():
+    return data.load("procedural", "test", 3, 90, seed=5).points  # (3, 90, 3)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.8])
+@pytest.mark.parametrize("point_mae", [True, False])
+def test_parity_of_masking(clouds, ratio, point_mae):
+    theirs = Masked(CONFIG, MaskedConfig(ratio, point_mae)).eval()
+    mine = built_class("MyMAE")(theirs.config).eval()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))  # zeros would hide a part left out
+    mine.load_state_dict(theirs.state_dict())
+    patches = theirs.encoder.patches(clouds)
+    order = torch.rand(3, 7, generator=named_generator("mask")).argsort(1)
+    visible, hidden = built(NAME, **PARTS)["hide"](patches, order, theirs.num_masked)
+    predicted, masked = theirs(clouds)
+    for a, b in zip(hidden, masked):
+        assert torch.equal(a, b)
+    torch.testing.assert_close(mine(visible, hidden.centers), predicted)
+    loss = chamfer_l2(predicted.flatten(0, 1), hidden.targets.flatten(0, 1))
+    torch.testing.assert_close(loss, theirs.losses(clouds, clouds, None)["total"])
+
+
+@pytest.mark.parametrize("positions", [False, True])
+@pytest.mark.parametrize("loss", ["patch", "union"])
+def test_parity_of_the_blind_decoder(clouds, positions, loss):
+    config = replace(CONFIG, loss=loss)
+    theirs = leakage.Blind(config, positions, clean=True)
+    mine = built_class("MyBlind")(config, positions)
+    mine.load_state_dict(theirs.state_dict())
+    patches = make_patches(clouds, 7, 5, None, config.normalize, config.target_frame)
+    mine_loss = patch_chamfer(mine(patches.centers), patches.targets, loss)
+    torch.testing.assert_close(mine_loss, theirs.losses(clouds, clouds, None)["total"])
+
+
+def test_parity_of_the_gaussian():
+    made, latent = built(NAME, **PARTS), torch.randn(3, 5, 4, generator=named_generator("n10"))
+    for free in (0.0, 0.05, 3.0):
+        theirs = GaussianBottleneck(4, beta=1.0, free_bits=free)
+        mean, log_variance = theirs.to_moments(latent).chunk(2, -1)
+        torch.manual_seed(3)
+        sample, kl = made["my_gaussian"](mean, log_variance, free)
+        torch.manual_seed(3)
+        passed = theirs(latent)
+        torch.testing.assert_close(sample, passed.latent)
+        torch.testing.assert_close(kl, passed.losses["kl"])
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
+def test_parity_of_gumbel_softmax(temperature):
+    made, latent = built(NAME, **PARTS), torch.randn(3, 5, 4, generator=named_generator("n10"))
+    theirs = GumbelBottleneck(6, 4, temperature=temperature, final_temperature=0.1)
+    logits = theirs.to_logits(latent)
+    torch.manual_seed(4)
+    weights = made["my_gumbel_softmax"](logits, temperature)
+    torch.manual_seed(4)
+    torch.testing.assert_close(weights, F.gumbel_softmax(logits, temperature))
+    torch.manual_seed(4)
+    torch.testing.assert_close(weights @ theirs.codebook, theirs(latent).latent)
+
+
+def test_the_worlds_are_what_they_promise():
+    """A shell is all that FPS picks; sticks follow the place in one world, a coin in the other."""
+    world = built(NAME, seed=0, named_generator=named_generator)["world"]
+    for by_place in (True, False):
+        points = world(24, "test", by_place)  # (24, 96, 3)
+        patches = make_patches(points, 8, 12)
+        balls = patches.index // 12  # (24, 8, 12) which ball each point of a patch is of
+        assert (balls == balls[..., :1]).all() and (balls[..., 0].sort(1).values.diff() == 1).all()
+        assert (patches.index[..., 0] % 12 < 6).all()
+        spread = points.unflatten(1, (8, 12))[:, :, 6:].std(2)  # (24, 8, 3) of the sticks
+        along_x = spread[..., 0] > spread[..., 1]  # (24, 8)
+        right = points.unflatten(1, (8, 12))[..., 0].mean(-1) > 0  # (24, 8)
+        alike = (along_x == along_x[:, :1]).all(1)  # (24,)
+        assert torch.equal(along_x, right) if by_place else alike.all()
+        assert along_x.any() and not along_x.all()
+
+
+# ---- the sections that read records -------------------------------------------------------------
+
+READERS = {
+    "math": math,
+    "plots": plots,
+    "records": records,
+    "tables": tables,
+    "fmean": lambda values: sum(v := list(values)) / len(v),
+    "MEASURES": {"few": ("few", lambda m: 100 * m["test"]), "probe": ("svm", lambda m: m["svm"])},
+    "START": {"few": "few-scratch", "probe": "probe-untrained"},
+}
+
+
+def record(name, seed, metrics):
+    return {"run": {"name": name, "label": name}, "parameters": {"seed": seed}, "metrics": metrics}
+
+
+def test_gains_are_paired_by_seed():
+    made = built(NAME, **READERS)
+    found = [record("few-scratch", seed, {"test": 0.1 * seed}) for seed in range(3)]
+    found += [record("few-paper", seed, {"test": 0.1 * seed + 0.05}) for seed in (2, 0, 1)]
+    found += [record("few-masked", seed, {"test": 0.1 * seed + 0.03}) for seed in range(3)]
+    rows = made["gains"](found, {"a": ("paper", "start"), "b": ("masked", "paper")})
+    assert [(row["label"], row["measure"], row["n"]) for row in rows] == [
+        ("a", "few", 3),
+        ("b", "few", 3),
+    ]
+    assert rows[0]["gain"] == pytest.approx(5) and rows[0]["verdict"] == "better"
+    assert rows[1]["gain"] == pytest.approx(-2) and rows[1]["verdict"] == "worse"
+
+
+def test_a_missing_record_is_said_in_words(tmp_path, monkeypatch, capsys):
+    made = built(NAME, **READERS)
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
+    assert made["recorded"]("pretext-quick") == []
+    assert "no record pretext-quick yet" in capsys.readouterr().out
+    assert made["answer"]([], {"a": ("paper", "start")}, "nothing to see").png()
+    path = records.results_folder() / "pretext-quick.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"records": [record("few-paper", 0, {"test": 0.5})]}))
+    assert len(made["recorded"]("pretext-quick")) == 1
+
+
+def test_one_seed_makes_a_picture_and_no_verdict(recwarn):
+    made = built(NAME, **READERS)
+    found = [record("few-scratch", 0, {"test": 0.1}), record("few-paper", 0, {"test": 0.9})]
+    (row,) = made["gains"](found, {"a": ("paper", "start")})
+    assert row["verdict"] == "cannot tell"
+    span = row["gain"], row["low"], row["high"]
+    picture = made["show_intervals"]([("a", "few", *span)], "gain", "one seed, one dot")
+    assert picture.png() and not recwarn.list
+
+
+def test_presets_of_the_suites_are_still_those_that_the_text_describes():
+    """Section 5 says what the paper's decoder and the authors' are handed."""
+    assert not presets.PAPER.transformer.decoder_positions
+    assert presets.AUTHORS_CODE.transformer.decoder_positions
+    assert presets.AUTHORS_CODE.transformer.loss == "union"

@@ -1,0 +1,127 @@
+"""Notebook 11: what it computes by hand is what the reports are made with."""
+
+import math
+import statistics
+
+import numpy as np
+import pytest
+import torch
+from notebook_helpers import built
+
+from serplib.evaluation import robustness, significance
+from serplib.experiments import records, tables
+
+MADE = built("11_results", math=math, statistics=statistics, T95={2: 12.71, 3: 4.303, 5: 2.776})
+
+
+@pytest.mark.parametrize("divisor", [7, 100, 2468, 2560])
+def test_hits_are_those_that_print_alike(divisor):
+    for percent in ("70.0", "84.06", "88.48", "89.1", "100.00", "0.00"):
+        digits = len(percent.partition(".")[2])
+        printed = [k for k in range(divisor + 1) if f"{100 * k / divisor:.{digits}f}" == percent]
+        assert MADE["hits"](percent, divisor) == printed, percent
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_paired_interval_is_the_reports(seeds):
+    generator = np.random.default_rng(seeds)
+    ours = dict(enumerate(generator.normal(60, 5, seeds)))
+    base = dict(enumerate(generator.normal(58, 5, seeds))) | {77: 1.0}
+    low, mean, high = MADE["paired_interval"](ours, base)
+    twin = tables.paired_gain(ours, base)
+    assert (low, mean, high) == pytest.approx((twin["low"], twin["gain"], twin["high"]))
+
+
+def test_the_bootstrap_is_the_reports_up_to_the_draws():
+    generator = np.random.default_rng(0)
+    ours, base = generator.random((3, 500)) < 0.8, generator.random((3, 500)) < 0.7
+    low, high = MADE["bootstrap"](
+        torch.tensor(ours), torch.tensor(base), 2000, torch.Generator().manual_seed(0)
+    )
+    twin = significance.bootstrap_gain(ours.tolist(), base.tolist())
+    assert low == pytest.approx(100 * twin["low"], abs=0.4)
+    assert high == pytest.approx(100 * twin["high"], abs=0.4)
+
+
+def test_the_number_of_seeds_is_the_smallest_that_does():
+    for gain, sd in ((0.62, 0.5), (0.62, 2.0), (5.0, 1.0)):
+        seeds = MADE["how_many"](gain, sd)
+        assert 1.96 * sd / math.sqrt(seeds) < gain
+        assert seeds == 2 or 1.96 * sd / math.sqrt(seeds - 1) >= gain
+
+
+def test_the_binomial_error_is_that_of_a_simulation():
+    right = np.random.default_rng(0).binomial(400, 0.7, 20000) / 4
+    assert MADE["binomial_error"](70.0, 400) == pytest.approx(right.std(), rel=0.03)
+
+
+def test_the_prose_says_what_the_records_of_table_1_say():
+    found = records.read_suite("table1-laptop")["records"]
+    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
+    assert all(row["n"] == 5 for row in rows.values())
+    gains = {name: row["gain"] for name, row in rows.items() if row["gain"]}
+    assert gains["all-serp"]["gain"] > 0 > gains["all-vasp"]["gain"]
+    assert gains["all-serp"]["verdict"] == gains["all-vasp"]["verdict"] == "cannot tell"
+    published = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
+    assert gains["all-serp"]["gain"] > published
+    first = [r for r in found if r["parameters"]["seed"] < 3]
+    of_three = {row["name"]: row["gain"] for row in tables.accuracy_rows(first)}["all-serp"]
+    assert 0.28 < of_three["gain"] / gains["all-serp"]["gain"] < 0.38  # "a third"
+    assert gains["all-strong"]["gain"] > 3 and gains["all-strong"]["low"] > published
+    by_arm = {
+        arm: {r["parameters"]["seed"]: r["metrics"]["test"]["accuracy"] for r in group}
+        for arm, group in tables.arms(found).items()
+        if arm.startswith("all-")
+    }
+    strong, scratch = by_arm["all-strong"], by_arm["all-scratch"]
+    assert all(strong[seed] > scratch[seed] for seed in strong)
+
+
+def test_the_prose_says_what_the_records_of_table_2_say():
+    found = records.read_suite("table2-laptop")["records"]
+    tested = {row["name"]: row for row in tables.accuracy_rows(found)}
+    probed = {row["name"]: row["gain"] for row in tables.probe_rows(found)}
+    first = [r for r in found if r["parameters"]["seed"] < 3]
+    of_three = {row["name"]: row["gain"] for row in tables.probe_rows(first)}
+    assert all(row["n"] == 5 for row in tested.values())
+    delta, cdl2 = tested["all-delta"]["gain"], tested["all-cdl2"]["gain"]
+    assert -1 < delta["gain"] < 0 < cdl2["gain"] < 1
+    assert delta["verdict"] == cdl2["verdict"] == "cannot tell"
+    for name in ("delta", "cdl2"):
+        assert tables.PUBLISHED[f"table2/{name}"] - tables.PUBLISHED["table2/scratch"] > 1
+        frozen = of_three[f"probe-{name}"]
+        assert 0.9 < frozen["gain"] < 1.1 and 0 < frozen["low"] < 0.1  # "by a hair"
+        assert frozen["verdict"] == "better"
+    assert probed["probe-cdl2"]["gain"] > 1 and probed["probe-cdl2"]["low"] > 0.5
+    assert probed["probe-delta"]["verdict"] == "cannot tell"
+    for row in tables.mean_rows(found, "restoration"):
+        assert row["restored"] > row["copy_input"]
+        assert abs(row["detection_auc"] - 0.5) < 0.02
+
+
+def test_the_prose_says_what_the_records_of_robustness_say():
+    found = [
+        r for r in records.read_suite("robustness-laptop")["records"] if "test" in r["metrics"]
+    ]
+    by = {}  # arm, measure: per cent by seed
+    for r in found:
+        arm, seed, measured = r["run"]["name"], r["parameters"]["seed"], r["metrics"]["robustness"]
+        assert r["metrics"]["test"]["num_shapes"] == 600
+        for key, value in (measured | robustness.summary(measured)).items():
+            by.setdefault((arm, key), {})[seed] = 100 * value
+    scratch = "robust-scratch"
+    for arm in ("robust-serp", "robust-strong"):
+        ours, base = by[arm, "noise"], by[scratch, "noise"]
+        assert all(ours[seed] - base[seed] > 3 for seed in (0, 1, 2))
+        assert tables.paired_gain(ours, base)["low"] > 1.5
+    verdicts = [
+        tables.paired_gain(by[arm, "corrupted"], by[scratch, "corrupted"])["verdict"]
+        for arm in ("robust-serp", "robust-strong")
+    ]
+    assert verdicts == ["cannot tell", "better"]
+    mean = {key: sum(values.values()) / len(values) for key, values in by.items()}
+    for arm in (scratch, "robust-serp", "robust-strong"):
+        assert mean[arm, "clean"] > mean["robust-pointnet", "clean"]
+        assert mean["robust-pointnet", "corrupted"] > mean[arm, "corrupted"]
+        assert mean["robust-pointnet", "points_64"] > mean[arm, "points_64"] + 15
+    assert mean["robust-pointnet", "points_64"] > 0.7 * mean["robust-pointnet", "clean"]

@@ -1,0 +1,99 @@
+"""No typed-in results: a number in prose is printed beside it, published, or arithmetic."""
+
+import re
+
+import pytest
+from notebook_helpers import NOTEBOOKS, ROOT, cells
+
+from serplib.experiments.tables import PUBLISHED, corrected
+
+# A share, a count of points of accuracy or nats, or anything with decimals.
+NUMBER = re.compile(
+    r"\d[\d,]*(?:\.\d+)?(?=\s*(?:%|per cent|nats|points? (?:of accuracy|better|worse)))|\d+\.\d+"
+)
+# What is no result: code, formulas, and the places in this course and in the paper.
+ASIDE = re.compile(
+    r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`"
+    r"|[Ss]ections? \d[\d.]*(?:(?:,| and| to) \d\.[\d.]*)*|\(\d\.\d(?:\.\d)?\)|[Ff]igure \d+\.\d+"
+    r"|\| \d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)* \|",
+    re.DOTALL,
+)
+PAPER = {str(value) for value in PUBLISHED.values()}
+PAPER |= {f"{corrected(value):.2f}" for value in PUBLISHED.values()}
+PAPER |= {f"{PUBLISHED['table1/serp'] - PUBLISHED['table1/scratch']:.2f}"}
+PAPER |= {f"{PUBLISHED['table1/scratch'] - PUBLISHED['table1/vasp']:.2f}"}
+# What follows from a line of arithmetic in the sentence, a setting, or an example said to be one.
+ARITHMETIC = {
+    "00_welcome": {"3.2"},  # "a head for just that, 3.2"
+    "02_perturbation": {"0.002"},  # a loss said to tell nothing
+    "03_tokenization": {"45"},  # the size at which patches are drawn
+    "04_losses_and_baselines": {"0.693", "0.25", "0.75", "67"},  # ln 2; class weights; 1 - prior
+    "05_serp_pointnet": {"94", "0.65"},  # 1024 of 1088 columns; an entropy said to tell nothing
+    "06_serp_transformer": {"7.4", "1.40", "1.00"},  # e^2; the toy's two coordinates
+    "07_vasp": {"0.31"},  # an imagined patch
+    "08_pretraining": {"0.008"},  # 2^-7, the spacing of bfloat16 at 1
+    "09_finetuning": {"0.80", "0.67", "0.83", "0.03"},  # 4/5, 4/6, 2.5/3; the paper's sigma
+    "10_leakage_and_beyond": {"60", "3.3"},  # the mask ratio; a section
+    "11_results": {"0.04", "57.14", "71.43", "12.7", "2.8"},  # 100/2468; 4/7, 5/7; Student's t
+}
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a prose cell that read like results."""
+    return set(NUMBER.findall(ASIDE.sub(" ", text)))
+
+
+def printed(name: str) -> str:
+    """What the cells of a notebook say and print, pictures aside."""
+    said = []
+    for cell in cells(name, "code"):
+        said.append(cell.source)
+        for output in cell.outputs:
+            said.append(output.get("text", ""))
+            said += [v for k, v in output.get("data", {}).items() if k.startswith("text/")]
+    return "\n".join(said)
+
+
+def typed_in(text: str, shown: str) -> set[str]:
+    """The numbers of a text that no output shows and the paper does not report."""
+    shown = set(re.findall(r"\d[\d,]*(?:\.\d+)?", shown))
+    return {number for number in numbers(text) if number not in shown | PAPER}
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_numbers_in_prose_are_printed_published_or_arithmetic(name):
+    shown = printed(name)
+    found = set().union(*(typed_in(cell.source, shown) for cell in cells(name, "markdown")))
+    unknown = found - ARITHMETIC.get(name, set())
+    assert not unknown, "print it from a record or in a cell, or say in ARITHMETIC why it is none"
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_every_exception_is_still_in_use(name):
+    text = "\n".join(cell.source for cell in cells(name, "markdown"))
+    assert ARITHMETIC[name] <= numbers(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "caught"),
+    [
+        ("SeRP gets 91.3 % after fine-tuning.", {"91.3"}),
+        ("It gains 4 points of accuracy.", {"4"}),
+        ("The loss falls to 0.0012.", {"0.0012"}),
+        ("See section 3.3.1, figure 8.5 and $0.37$; `sigma=0.05`.", set()),
+        ("Table 1 says 88.48, and 89.1 for SeRP.", set()),
+        ("Of the points 33 % moved.", set()),  # printed below
+    ],
+)
+def test_a_planted_result_is_caught(text, caught):
+    assert typed_in(text, "touched: 33 % of 1,024") == caught
+
+
+def test_the_readme_has_no_result_outside_its_tables():
+    """Tables between markers are filled from records (test_readme); prose beside them is held."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- results .*?<!-- end of [^>]*>", readme, re.DOTALL)
+    prose = re.sub(r"<!-- results .*?<!-- end of [^>]*>", "", readme, flags=re.DOTALL)
+    paper = {"2209.06067", "0.03", "3.11"}  # its address, its sigma; a Python
+    sections = set(re.findall(r"\b[34]\.\d\b", prose))
+    assert blocks and typed_in(prose, "\n".join(blocks)) <= paper | sections

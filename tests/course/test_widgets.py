@@ -1,0 +1,120 @@
+"""The perturbation explorer: its pure function, its controls, and its speed."""
+
+import re
+import time
+
+import pytest
+import torch
+
+from serplib.course import widgets
+from serplib.data import load
+from serplib.geometry import chamfer_l2
+from serplib.perturbation import Perturbation
+from serplib.seeding import named_generator
+
+
+@pytest.fixture(scope="module")
+def clouds():
+    return load("objects", "train", 90)
+
+
+def test_exploration_is_the_perturbation_measured(clouds):
+    points, perturbation = clouds.points[0], Perturbation(sigma=0.05, noise="rigid")
+    shown = widgets.explore_perturbation(points, perturbation, seed=3)
+    out = perturbation(points[None], named_generator("explorer", 3))
+    assert torch.equal(shown.perturbed, out.points[0])
+    assert torch.equal(shown.touched, out.touched[0])
+    assert torch.equal(shown.centers, out.centers[0])
+    assert shown.num_touched == out.touched.sum()
+    assert shown.copy_chamfer == pytest.approx(chamfer_l2(out.points, points[None]).item())
+    assert torch.equal(shown.clean, points)
+
+
+def test_exploration_depends_on_the_seed_alone(clouds):
+    points, paper = clouds.points[1], Perturbation()
+    first, again, other = (widgets.explore_perturbation(points, paper, s) for s in (1, 1, 2))
+    assert torch.equal(first.perturbed, again.perturbed)
+    assert not torch.equal(first.perturbed, other.perturbed)
+
+
+def test_no_noise_costs_nothing(clouds):
+    shown = widgets.explore_perturbation(clouds.points[2], Perturbation(sigma=0.0), 0)
+    assert shown.copy_chamfer == 0 and shown.num_touched > 300
+    assert "Chamfer perturbed to clean, the copy baseline: 0.0e-4" in widgets.readout(
+        shown, Perturbation(sigma=0.0)
+    )
+
+
+@pytest.fixture
+def explorer(clouds):
+    pytest.importorskip("ipywidgets")
+    pytest.importorskip("anywidget")
+    return widgets.perturbation_explorer(clouds, "chair")
+
+
+def touched(explorer):
+    return int(re.search(r"(\d+) of 1024 points touched", explorer.readout.value)[1])
+
+
+def test_controls_change_the_readout_and_the_one_figure(explorer, clouds):
+    figure, before = explorer.figure, touched(explorer)
+    explorer.controls.num_patches.value = 40
+    assert touched(explorer) > before
+    assert "(40 x 20 = 800 picks)" in explorer.readout.value
+    explorer.controls.centers.value = "fps"
+    random_then_fps = touched(explorer)
+    explorer.controls.noise.value = "rigid"
+    assert touched(explorer) == random_then_fps  # the same points, other noise
+    explorer.controls.category.value = "airplane"
+    label = clouds.classes.index("airplane")
+    points = clouds.points[clouds.labels == label][0]
+    shown = widgets.explore_perturbation(points, Perturbation(40, 20, 0.03, "fps", "rigid"), 0)
+    assert touched(explorer) == shown.num_touched
+    assert explorer.figure is figure and len(figure.data) == 4
+    sizes = [len(trace.x) for trace in figure.data]
+    rest = 1024 - shown.num_touched
+    assert sizes == [rest, shown.num_touched, rest, shown.num_touched]
+    assert torch.equal(torch.tensor(figure.data[3].z), shown.perturbed[shown.touched][:, 2])
+
+
+def test_shape_slider_stays_inside_its_category(explorer, clouds):
+    for name in ("table", "bottle"):
+        explorer.controls.category.value = name
+        last = int((clouds.labels == clouds.classes.index(name)).sum()) - 1
+        assert explorer.controls.shape.max == last
+        explorer.controls.shape.value = last
+        assert touched(explorer) > 0
+
+
+def test_turning_moves_both_cameras(explorer):
+    before = explorer.figure.layout.scene.camera.eye.x
+    explorer.controls.turn.value = 90
+    eyes = explorer.figure.layout.scene.camera.eye, explorer.figure.layout.scene2.camera.eye
+    assert eyes[0].x != before and eyes[0] == eyes[1]
+
+
+def test_every_control_has_a_label(explorer):
+    for name, control in vars(explorer.controls).items():
+        assert control.description, name
+    assert 'role="status"' in explorer.readout.value  # read out by a screen reader
+
+
+def test_a_slider_is_answered_in_150_ms(explorer):
+    seconds = []
+    for step in range(9):
+        started = time.perf_counter()
+        explorer.controls.sigma.value = 0.01 + 0.02 * step
+        seconds.append(time.perf_counter() - started)
+    explorer.controls.centers.value = "fps"
+    for step in range(9):
+        started = time.perf_counter()
+        explorer.controls.num_patches.value = 10 + step
+        seconds.append(time.perf_counter() - started)
+    assert sorted(seconds)[len(seconds) // 2] < 0.15, seconds
+
+
+def test_clouds_that_cannot_be_explored_are_refused(clouds):
+    with pytest.raises(ValueError, match="no labels"):
+        widgets.perturbation_explorer(load("procedural", "train", 2, 64))
+    with pytest.raises(ValueError, match="no shape of 'elephant'"):
+        widgets.perturbation_explorer(clouds, "elephant")

@@ -1,0 +1,194 @@
+"""The command line: exit status, one-line errors, and what the doctor finds."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from typer.testing import CliRunner
+
+from serplib.accel import cpu
+from serplib.experiments import cli, doctor
+from serplib.experiments.records import project_root
+
+runner = CliRunner()
+
+
+def ask(*words: str):
+    return runner.invoke(cli.app, list(words))
+
+
+def test_help_names_the_commands():
+    done = ask("--help")
+    assert done.exit_code == 0
+    for command in ("doctor", "data", "run", "report"):
+        assert command in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("run", "no-such-suite"), "quick"),
+        (("run", "quick", "--profile", "no-such"), "quick"),
+        (("run", "quick", "--seeds", "0"), "seeds"),
+        (("report", "no-such-suite"), "quick"),
+        (("data", "check", "no-such-set"), "modelnet40"),
+        (("data", "make", "modelnet40", "x"), "procedural"),
+    ],
+)
+def test_wrong_requests_exit_with_2_and_one_line(words, says):
+    done = ask(*words)
+    assert done.exit_code == 2
+    assert says in done.stderr and done.stderr.startswith("serp: ")
+    assert "Traceback" not in done.output and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_data_list_names_every_set():
+    done = ask("data", "list")
+    assert done.exit_code == 0
+    for name in ("objects", "procedural", "modelnet40", "shapenet55"):
+        assert name in done.output
+
+
+def test_data_make_writes_what_the_reader_reads(tmp_path, monkeypatch):
+    out = tmp_path / "made"
+    done = ask("data", "make", "objects", str(out), "--num-shapes", "48", "--num-points", "64")
+    assert done.exit_code == 0, done.output
+    import h5py
+    import torch
+
+    from serplib.data import load
+
+    want = load("objects", "train", num_shapes=48, num_points=64)
+    with h5py.File(out / "ply_data_train0.h5") as file:
+        assert torch.equal(torch.from_numpy(file["data"][:]), want.points)
+        assert torch.equal(torch.from_numpy(file["label"][:, 0]).long(), want.labels)
+    again = ask("data", "make", "objects", str(out))
+    assert again.exit_code == 2 and "exists" in again.stderr
+
+
+def test_run_list_names_the_suites():
+    done = ask("run", "list")
+    assert done.exit_code == 0 and "quick (quick)" in done.output
+
+
+def test_doctor_is_content_here():
+    states = {f.what: f.state for f in doctor.examine()}
+    assert "problem" not in states.values(), states
+    assert ask("doctor").exit_code == 0
+
+
+def _set(name, value):
+    return lambda patch, folder: patch.setenv(name, str(value).replace("FOLDER", str(folder)))
+
+
+def _put(target, name, value):
+    return lambda patch, folder: patch.setattr(target, name, value)
+
+
+def _broken_cuda(patch, folder):
+    def fail(*shape, device=None):
+        raise RuntimeError("CUDA driver version is insufficient\nfor the runtime")
+
+    patch.setattr(doctor.torch.cuda, "is_available", lambda: True)
+    patch.setattr(doctor.torch, "zeros", fail)
+
+
+def _another_kernel(patch, folder):
+    """A kernel 'python3' of another Python, in a folder that Jupyter looks into first."""
+    (folder / "kernels" / "python3").mkdir(parents=True)
+    spec = {"argv": ["/usr/bin/env", "-m", "ipykernel_launcher"], "display_name": "x"}
+    (folder / "kernels" / "python3" / "kernel.json").write_text(json.dumps(spec))
+    patch.setenv("JUPYTER_PATH", str(folder))
+
+
+def _no_kernel(patch, folder):
+    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+    def fail(self, name):
+        raise NoSuchKernel(name)
+
+    patch.setattr(KernelSpecManager, "get_kernel_spec", fail)
+
+
+def _read_only(patch, folder):
+    def access(path, mode, allowed=doctor.os.access):
+        return allowed(path, mode) and not (mode == doctor.os.W_OK and path == project_root())
+
+    patch.setattr(doctor.os, "access", access)
+
+
+def _file_for_data(patch, folder):
+    (folder / "data.zip").write_bytes(b"PK")
+    patch.setenv("SERP_DATA", str(folder / "data.zip"))
+
+
+FAULTS = {
+    # what is planted: (how, the finding, its state, in its detail, in its fix)
+    "old Python": (
+        _put(doctor.sys, "version_info", (3, 10, 4)),
+        ("Python", "problem", "3.10.4", "install Python 3.11 or later"),
+    ),
+    "old torch": (
+        _put(doctor.torch, "__version__", "2.5.1"),
+        ("torch", "problem", "2.5.1", "pip install 'torch>=2.6'"),
+    ),
+    "driver older than torch": (
+        _broken_cuda,
+        ("device", "problem", "driver version", "CUDA_VISIBLE_DEVICES="),
+    ),
+    "a package missing": (
+        _put(doctor, "_COURSE", ("jupyterlab", "no-such-package")),
+        ("course packages", "problem", "no-such-package", "make setup"),
+    ),
+    "no Numba": (
+        _put(cpu, "AVAILABLE", False),
+        ("Numba", "note", "not installed", "pip install numba"),
+    ),
+    "Numba switched off": (
+        lambda patch, folder: (patch.setattr(cpu, "AVAILABLE", False),
+                               patch.setenv("SERP_FAST", "0")),
+        ("Numba", "note", "SERP_FAST=0", "unset SERP_FAST"),
+    ),
+    "kernel of another Python": (
+        _another_kernel,
+        ("kernel", "problem", "/usr/bin/env", "ipykernel install --sys-prefix --name python3"),
+    ),
+    "no kernel": (_no_kernel, ("kernel", "problem", "no kernel 'python3'", "ipykernel install")),
+    "PYTHONPATH set": (
+        _set("PYTHONPATH", "FOLDER"),
+        ("environment", "note", "PYTHONPATH", "unset it"),
+    ),
+    "SERP_DATA leads nowhere": (
+        _set("SERP_DATA", "FOLDER/nowhere"),
+        ("data", "problem", "nowhere is no folder", "correct it, or unset it"),
+    ),
+    "SERP_DATA is an archive": (
+        _file_for_data,
+        ("data", "problem", "data.zip is no folder", "correct it, or unset it"),
+    ),
+    "read-only project": (
+        _read_only,
+        ("disk", "problem", "is read-only", "clone the project where you may write"),
+    ),
+    "full disk": (
+        _put(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**28)),
+        ("disk", "problem", "0.2 GiB free", "runs/ may be deleted"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("planted", FAULTS)
+def test_doctor_finds_a_planted_fault_and_names_the_fix(planted, monkeypatch, tmp_path):
+    plant, (what, state, detail, fix) = FAULTS[planted]
+    before = {f.what: f.state for f in doctor.examine()}
+    if before[what] != "ok":
+        pytest.skip(f"{what} is a {before[what]} here without any planting")
+    plant(monkeypatch, tmp_path)
+    found = {f.what: f for f in doctor.examine()}
+    assert found[what].state == state
+    assert detail in found[what].detail and fix in found[what].fix
+    others = {f.what: f.state for f in found.values() if f.what != what}
+    assert others == {name: state for name, state in before.items() if name != what}
+    done = ask("doctor")
+    assert done.exit_code == (1 if state == "problem" else 0)
+    assert " ".join(fix.split()) in " ".join(done.output.split())

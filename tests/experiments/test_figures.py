@@ -1,0 +1,103 @@
+"""The report's figures are drawn from records, and hold what the records say."""
+
+import base64
+import copy
+
+import pytest
+from matplotlib.figure import Figure
+
+from serplib.evaluation.corruptions import CORRUPTIONS
+from serplib.evaluation.robustness import POINTS
+from serplib.experiments import figures, records, report
+
+FEW = records.read_suite("fewshot-laptop")["records"]
+
+
+def axes():
+    return Figure().subplots()
+
+
+def test_panels_are_those_that_the_records_fill():
+    assert list(figures.panels(FEW)) == [
+        "Pre-training", "Test accuracy, mean ± sd over seeds", "Few labels", "Cost",
+    ]  # fmt: skip
+    assert list(figures.panels(records.read_suite("leakage-quick")["records"])) == ["Cost"]
+    for picture in figures.draw(FEW).values():
+        assert picture.startswith(b"\x89PNG") and len(picture) > 5000
+
+
+def test_few_label_curves_are_the_means_of_the_records():
+    drawn = axes()
+    figures.panels(FEW)["Few labels"](drawn)
+    lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawn.containers}
+    assert len(lines) == 3
+    for label, points in lines.items():
+        for labels, mean in points:
+            own = [r["metrics"]["test"]["accuracy"] for r in FEW
+                   if r["run"].get("label") == label and "test" in r["metrics"]
+                   and r["parameters"]["labels_per_class"] == labels]  # fmt: skip
+            assert len(own) >= 3 and mean == pytest.approx(100 * sum(own) / len(own))
+
+
+def test_loss_curves_stand_beside_the_loss_of_copying():
+    drawn = axes()
+    figures.panels(FEW)["Pre-training"](drawn)
+    dashed = [line.get_ydata()[0] for line in drawn.lines if line.is_dashed()]
+    trained = [r for r in FEW if r["metrics"].get("restoration") and r["parameters"]["seed"] == 0]
+    wanted = [
+        r["metrics"]["restoration"]["patch_copy"] / r["history"][0]["valid_total"] for r in trained
+    ]
+    assert dashed == pytest.approx(wanted) and len(wanted) == 2
+    ends = [line.get_ydata()[-1] for line in drawn.lines if not line.is_dashed()]
+    assert len(ends) == sum(bool(r["metrics"].get("restoration")) for r in FEW)
+    assert all(0 < end < 1 for end in ends)
+
+
+@pytest.fixture
+def robust():
+    """A record of three seeds with a robustness that is easy to add up."""
+    found = []
+    for seed in range(3):
+        record = copy.deepcopy(next(r for r in FEW if "test" in r["metrics"]))
+        record["parameters"]["seed"] = seed
+        values = {"clean": 0.9, "rotated_z": 0.5, "rotated_so3": 0.4, "files": 0.0}
+        values |= {f"{name}_{s}": 0.1 * s for name in CORRUPTIONS for s in range(1, 6)}
+        values |= {f"points_{count}": count / 1024 for count in POINTS}
+        record["metrics"]["robustness"] = values
+        found.append(record)
+    return found
+
+
+def test_robustness_curves(robust):
+    made = figures.panels(robust)
+    drawn = axes()
+    made["Fifteen corruptions"](drawn)
+    assert drawn.containers[0].lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
+    assert drawn.containers[0].lines[0].get_ydata().tolist() == pytest.approx([10, 20, 30, 40, 50])
+    drawn = axes()
+    made["Fewer points"](drawn)
+    points = drawn.containers[0].lines[0].get_xydata().tolist()
+    assert points[-1] == pytest.approx([1024, 90]) and points[0] == pytest.approx([64, 6.25])
+
+
+def test_the_table_of_robustness(robust):
+    from serplib.experiments import wording
+
+    title, heads, rows = next(t for t in wording.tables(robust) if t[0].startswith("Robustness"))
+    assert "severities 1 to 5" in title and len(heads) == len(rows[0]) == 13
+    assert rows[0][1:] == ["3", "90.0", "30.0", "30.0", "30.0", "30.0", "50.0", "25.0", "12.5",
+                           "6.2", "50.0", "40.0"]  # fmt: skip
+    assert any("Corruptions are ours" in note for note in wording.caveats(robust))
+
+
+def test_pictures_of_figure_4_are_in_the_page(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
+    record = copy.deepcopy(FEW[0])
+    record["run"] |= {"name": "figure-x", "hash": "0123456789abcdef", "label": "<i>x</i>"}
+    place = tmp_path / "runs" / "fewshot-laptop" / "figure-x-seed0-01234567"
+    place.mkdir(parents=True)
+    (place / "figure.png").write_bytes(b"\x89PNG figure")
+    page = report.write("fewshot", "laptop", [record], [])["path"].read_text()
+    assert 'alt="Figure 4: &lt;i&gt;x&lt;/i&gt;"' in page
+
+    assert base64.b64encode(b"\x89PNG figure").decode() in page
