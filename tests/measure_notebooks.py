@@ -52,7 +52,7 @@ def counts(name: str) -> dict[str, int]:
     """Minutes to read (an estimate), cells, words, exercises and planted mistakes of a notebook."""
     text = "\n".join(cell.source for cell in cells(name, "markdown"))
     exercises = [
-        re.search(r"check\.(\w+)\(", following.source)[1]
+        re.search(r"exercises\.(\w+)\(", following.source)[1]
         for cell, following in pairwise(NOTEBOOKS[name].cells)
         if "<summary>Solution</summary>" in cell.source
     ]

@@ -80,10 +80,10 @@ def test_parity_of_masking(clouds, ratio, point_mae):
 
 @pytest.mark.parametrize("positions", [False, True])
 @pytest.mark.parametrize("loss", ["patch", "union"])
-def test_parity_of_the_blind_decoder(clouds, positions, loss):
+def test_parity_of_the_position_only_decoder(clouds, positions, loss):
     config = replace(CONFIG, loss=loss)
-    theirs = leakage.Blind(config, positions, clean=True)
-    mine = built_class("MyBlind")(config, positions)
+    theirs = leakage.PositionOnlyDecoder(config, positions, clean=True)
+    mine = built_class("MyPositionOnlyDecoder")(config, positions)
     mine.load_state_dict(theirs.state_dict())
     patches = make_patches(clouds, 7, 5, None, config.normalize, config.target_frame)
     mine_loss = patch_chamfer(mine(patches.centers), patches.targets, loss)
@@ -171,7 +171,7 @@ def test_a_missing_record_is_said_in_words(tmp_path, monkeypatch, capsys):
     assert "no record pretext-quick yet" in capsys.readouterr().out
     assert made["answer"]([], {"a": ("paper", "start")}, "nothing to see").png()
     path = records.results_folder() / "pretext-quick.json"
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"records": [record("few-paper", 0, {"test": 0.5})]}))
     assert len(made["recorded"]("pretext-quick")) == 1
 

@@ -110,7 +110,7 @@ def test_exercises_have_stub_check_hints_and_solution(name):
         assert cell.source.count("<summary>Hint") >= 1
         assert cell.source.count("<details>") == cell.source.count("</details>")
         assert "<summary>Solution</summary>" in cell.source
-        assert "raise NotImplementedError" in following.source and "check." in following.source
+        assert "raise NotImplementedError" in following.source and "exercises." in following.source
         assert "still open" in following.outputs[0]["text"]
     assert found >= (1 if name.startswith("00") else 2)
 

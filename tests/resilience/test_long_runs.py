@@ -28,7 +28,7 @@ TRAIN = """
 import dataclasses, json, sys
 sys.path.insert(0, {tests!r})
 import torch
-from serplib import classify, training
+from serplib import classifier, training
 from serplib.data import load
 from serplib.presets import build
 from serplib.pretext import Pretext
@@ -46,7 +46,7 @@ def watched(*arguments):
     seen.append(resident())
     return whole(*arguments)
 training.validate_pretext = watched
-task = Pretext(classify.autoencoder(preset, model, steps), preset.corruption)
+task = Pretext(classifier.autoencoder(preset, model, steps), preset.corruption)
 history = training.pretrain(task, clouds, clouds[:2], optim, 0)
 print(json.dumps([len(history), seen]))
 """
