@@ -117,3 +117,15 @@ def write_dat(root: Path, num_points: int = 80, protocol: int = 4) -> Path:
         with open(root / f"modelnet40_{split}_8192pts_fps.dat", "wb") as file:
             pickle.dump([points, labels], file, protocol)
     return root
+
+
+def write_modelnet40_c(root: Path, size: int = 80) -> Path:
+    """ModelNet40-C as published: two of its corruptions, whose clouds differ in size."""
+    root.mkdir(parents=True)
+    np.save(root / "label.npy", np.arange(size, dtype="u1")[::-1, None] % 40)
+    for corruption, sizes in (("background", (65, 96)), ("distortion_rbf", (64, 64))):
+        for severity, num_points in zip((1, 5), sizes):
+            data = np.stack([cloud(num_points, i) for i in range(size)])  # (S, N, 3)
+            np.save(root / f"data_{corruption}_{severity}.npy", data)
+    np.save(root / "data_original.npy", data)
+    return root

@@ -1,9 +1,10 @@
-"""What every data set gives: clouds of points on the unit sphere (paper, section 4.1)."""
+"""Clouds of points, and the folders that data sets are looked for in (paper, section 4.1)."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,7 +40,7 @@ class Clouds:
         return len(self.points)
 
     def subset(self, index: Tensor) -> Clouds:
-        """The clouds at ``index`` (int64 indices or a boolean mask), in that order."""
+        """Return the clouds at ``index`` (int64 indices or a boolean mask), in that order."""
         labels = None if self.labels is None else self.labels[index]
         return replace(self, points=self.points[index], labels=labels)
 
@@ -55,22 +56,56 @@ def normalize(points: Tensor) -> Tensor:
     return points / radius.clamp_min(torch.finfo(points.dtype).tiny)
 
 
-DATASETS = Path(__file__).parents[2] / "datasets"  # where data lies unless SERP_DATA says else
+DATASETS = Path(__file__).parents[2] / "datasets"  # searched after the folder in SERP_DATA
 
 
-def data_root(*names: str) -> Path:
-    """The folder of a data set: the first of ``names`` in ``$SERP_DATA``, else in ``datasets/``.
+def absolute_path(path: str | Path) -> Path:
+    """Return a path given by the user as an absolute one, with ``~`` expanded."""
+    return Path(os.path.expanduser(path)).absolute()
 
-    Where none exists it is ``datasets/`` and the first name, for a message to point at.
+
+def data_folder() -> Path | None:
+    """Return the folder named by ``SERP_DATA``, or None where that is not set.
+
+    The variable itself is made absolute, so that the same folder is found after a change of the
+    working directory, and by child processes that start in another one.
     """
-    below = os.environ.get("SERP_DATA")
-    places = [Path(below).expanduser(), DATASETS] if below else [DATASETS]
-    folders = [place / name for place in places for name in names]
-    return next((folder for folder in folders if folder.is_dir()), DATASETS / names[0])
+    given = os.environ.get("SERP_DATA")
+    if not given:
+        return None
+    folder = absolute_path(given)
+    os.environ["SERP_DATA"] = str(folder)
+    return folder
 
 
-def sha256(paths: list[Path]) -> str:
-    """sha256 (hex) of files, in the order given."""
+def find_folder(title: str, names: Sequence[str], check: str) -> Path:
+    """Find the folder of a data set, in ``SERP_DATA`` first and then in ``datasets/``.
+
+    Args:
+        title: the data set, for the message.
+        names: folder names to look for; the first that exists is taken.
+        check: the name that ``serp data check`` takes.
+
+    Raises:
+        DataError: none of them exists; the message says where it was looked for.
+    """
+    given = data_folder()
+    places = [DATASETS] if given is None else [given, DATASETS]
+    for place in places:
+        for name in names:
+            if (place / name).is_dir():
+                return place / name
+    searched = " or ".join(str(place) for place in places)
+    wrong = f" SERP_DATA={given} is not a folder." if given and not given.is_dir() else ""
+    raise DataError(
+        f"{title} not found: no folder in {searched} is named {', '.join(names)}.{wrong} Put the "
+        "set there as datasets/README.md shows, or set SERP_DATA to the folder that holds it, and "
+        f"run 'serp data check {check}'"
+    )
+
+
+def sha256(paths: Iterable[Path]) -> str:
+    """Return the sha256 (hex) of files, in the order given."""
     digest = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:

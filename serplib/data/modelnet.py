@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serplib.data.common import Clouds, DataError, data_root, sha256
+from serplib.data.common import Clouds, DataError, find_folder, sha256
 from serplib.data.formats import (
     SURFACE_POINTS,
     as_double,
@@ -81,13 +81,7 @@ def locate() -> Path:
     Raises:
         DataError: there is none; the message says where it was looked for.
     """
-    root = data_root(*FOLDERS)
-    if not root.is_dir():
-        raise DataError(
-            f"ModelNet40 not found: there is no {root}, and no folder of SERP_DATA is named "
-            f"{', '.join(FOLDERS[:-2])}. Put the set there as datasets/README.md shows, and run "
-            "'serp data check modelnet40'"
-        )
+    root = find_folder("ModelNet40", FOLDERS, "modelnet40")
     inner = (root / name for name in FOLDERS if (root / name).is_dir())
     return root if _layout(root) else next(inner, root)
 

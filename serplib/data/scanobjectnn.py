@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from serplib.data.common import Clouds, DataError, data_root, sha256
+from serplib.data.common import Clouds, DataError, find_folder, sha256
 from serplib.data.formats import as_double, check_points, read_h5
 from serplib.data.prepare import cached, choose, fit, remedy
 
@@ -31,14 +31,14 @@ def locate() -> Path:
     Raises:
         DataError: there is none; the message says where it was looked for.
     """
-    root = data_root(*FOLDERS)
+    root = find_folder("ScanObjectNN", FOLDERS, "scanobjectnn_obj_bg")
     places = [root, root / "h5_files"]
     for place in places:
         if any((place / folder).is_dir() for folder, _ in VARIANTS.values()):
             return place
     raise DataError(
-        f"ScanObjectNN not found: there is no main_split in {root}, nor in a folder of SERP_DATA "
-        f"named {', '.join(FOLDERS)}. Put the set there as datasets/README.md shows, and run "
+        f"ScanObjectNN not found: there is no main_split in {root}. Put the set there as "
+        "datasets/README.md shows, and run "
         "'serp data check scanobjectnn_obj_bg'"
     )
 

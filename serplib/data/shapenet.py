@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from serplib.data.common import Clouds, DataError, data_root, sha256
+from serplib.data.common import Clouds, DataError, find_folder, sha256
 from serplib.data.formats import read_list, read_npy
 from serplib.data.prepare import cached, choose, fit, remedy
 
@@ -81,14 +81,7 @@ def locate() -> Path:
     Raises:
         DataError: there is none; the message says where it was looked for.
     """
-    root = data_root(*FOLDERS)
-    if not root.is_dir():
-        raise DataError(
-            f"ShapeNet55 not found: there is no {root}, and no folder of SERP_DATA is named "
-            f"{', '.join(FOLDERS)}. Put the set there as datasets/README.md shows, and run "
-            "'serp data check shapenet55'"
-        )
-    return root
+    return find_folder("ShapeNet55", FOLDERS, "shapenet55")
 
 
 def shapenet55_clouds(

@@ -126,7 +126,10 @@ def test_scanobjectnn_layout(root, folder, variant):
 
 
 def test_scanobjectnn_damaged_or_missing(root):
-    with pytest.raises(DataError, match=r"ScanObjectNN not found.*main_split.*serp data check"):
+    with pytest.raises(DataError, match=r"ScanObjectNN not found.*h5_files.*serp data check"):
+        load("scanobjectnn_obj_bg", "train")
+    (root / "scanobjectnn").mkdir()
+    with pytest.raises(DataError, match=r"ScanObjectNN not found: there is no main_split in"):
         load("scanobjectnn_obj_bg", "train")
     folder = write_scanobjectnn(root / "scanobjectnn", 64)
     path = folder / "main_split" / "test_objectdataset.h5"
