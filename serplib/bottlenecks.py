@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from serplib.geometry import at_least_float32
-from serplib.validation import at_least, expect
+from serplib.validation import expect, require_at_least
 
 
 class Passed(NamedTuple):
@@ -95,8 +95,8 @@ class VectorQuantizer(nn.Module):
         rotation: bool = False,
     ) -> None:
         super().__init__()
-        at_least(1, codebook_size=codebook_size, dim=dim)
-        at_least(0, alpha=alpha, beta=beta, epsilon=epsilon)
+        require_at_least(1, codebook_size=codebook_size, dim=dim)
+        require_at_least(0, alpha=alpha, beta=beta, epsilon=epsilon)
         for name, value in (("ema", ema), ("restart", restart)):
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"{name} is {value}: wanted a number between 0 and 1, or None")
@@ -247,8 +247,8 @@ class GaussianBottleneck(nn.Module):
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
-        at_least(1, dim=dim)
-        at_least(0, beta=beta, warmup_steps=warmup_steps, free_bits=free_bits)
+        require_at_least(1, dim=dim)
+        require_at_least(0, beta=beta, warmup_steps=warmup_steps, free_bits=free_bits)
         _fits("warmup_steps", warmup_steps, total_steps)
         self.beta, self.warmup_steps, self.free_bits = beta, warmup_steps, free_bits
         self.to_moments = nn.Linear(dim, 2 * dim)
@@ -302,8 +302,8 @@ class GumbelBottleneck(nn.Module):
         total_steps: int | None = None,
     ) -> None:
         super().__init__()
-        at_least(1, codebook_size=codebook_size, dim=dim)
-        at_least(0, beta=beta, anneal_steps=anneal_steps, warmup_steps=warmup_steps)
+        require_at_least(1, codebook_size=codebook_size, dim=dim)
+        require_at_least(0, beta=beta, anneal_steps=anneal_steps, warmup_steps=warmup_steps)
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature is {temperature}, final_temperature {final_temperature}:"
                              " wanted both > 0, the final one not above the first")  # fmt: skip

@@ -3,59 +3,57 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from serplib.geometry import farthest_point_sample, gather, knn, lowest
-from serplib.validation import expect
+from serplib.validation import check_fields, expect
 
 
 class Perturbed(NamedTuple):
-    """What a perturbation returns."""
+    """The result of a perturbation."""
 
     points: Tensor  # (B, N, 3) the perturbed clouds, in the order of the clean points
     touched: Tensor  # (B, N) bool, True for the points of a perturbed patch
-    centers: Tensor  # (B, num_patches) int64, the points around which the patches lie
+    centers: Tensor  # (B, num_patches) int64, indices of the patch centres
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """Noise on a few patches of a cloud: the pretext task of SeRP.
+    """Gaussian noise on a few patches of a cloud: the pretext task of SeRP.
 
     Attributes:
-        num_patches: patches perturbed (paper: 20).
-        patch_size: points a patch, nearest neighbours of its centre, itself included (paper: 20).
-        sigma: standard deviation of the noise a coordinate, in unit-sphere radii (paper: 0.03).
-        centers: ``"random"`` (paper), or ``"fps"``, the paper's future work: farthest points,
-            started at a random one.
-        noise: ``"iid"``, a vector for each point (paper), or ``"rigid"``, one vector for a whole
-            patch (the authors' code).
-        overlap: what a point in several patches gets: the noise of the ``"last"`` one (the authors'
-            code), or the ``"sum"`` of all.
+        num_patches: number of perturbed patches (paper: 20).
+        patch_size: points per patch, the nearest neighbours of its centre, which is one of them
+            (paper: 20).
+        sigma: standard deviation of the noise per coordinate, in unit-sphere radii (paper: 0.03).
+        centers: ``"random"`` (paper), or ``"fps"`` (the paper's future work): farthest points,
+            from a random first one.
+        noise: ``"iid"``, one vector per point (paper), or ``"rigid"``, one vector per patch (the
+            authors' code).
+        overlap: noise of a point in several patches: of the ``"last"`` patch (the authors' code),
+            or the ``"sum"`` over all of them.
     """
 
-    num_patches: int = 20
-    patch_size: int = 20
-    sigma: float = 0.03
-    centers: str = "random"
-    noise: str = "iid"
-    overlap: str = "last"
+    num_patches: PositiveInt = 20
+    patch_size: PositiveInt = 20
+    sigma: NonNegativeFloat = 0.03
+    centers: Literal["random", "fps"] = "random"
+    noise: Literal["iid", "rigid"] = "iid"
+    overlap: Literal["last", "sum"] = "last"
 
     def __post_init__(self) -> None:
-        for name, accepted in _CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, wanted one of {accepted}")
-        if self.num_patches < 1 or self.patch_size < 1:
-            raise ValueError(
-                f"num_patches is {self.num_patches} and patch_size {self.patch_size}: wanted >= 1"
-            )
-        if not 0 <= self.sigma < float("inf"):
-            raise ValueError(f"sigma is {self.sigma}, wanted a finite number >= 0")
+        check_fields(self)
 
     def pick_centers(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Indices of the patch centres, ``(B, num_patches)`` int64, all different in a cloud."""
+        """Draw patch centres of clouds ``(B, N, 3)``.
+
+        Returns:
+            ``(B, num_patches)`` int64 indices, all different within a cloud.
+        """
         expect(points, "B N 3")
         batch, num_points, _ = points.shape
         order = torch.rand(batch, num_points, generator=generator, device=points.device)  # (B, N)
@@ -70,12 +68,12 @@ class Perturbation:
         """Perturb clouds.
 
         Args:
-            points: ``(B, N, 3)`` clean clouds on the unit sphere, any float type.
+            points: ``(B, N, 3)`` clean clouds in the unit sphere, any float type.
             generator: source of all randomness, on the device of ``points``; the same state gives
                 the same result.
 
         Raises:
-            ValueError: a cloud with fewer points than patches, or than points in a patch.
+            ValueError: clouds with fewer points than patches, or than points of a patch.
         """
         expect(points, "B N 3")
         batch, num_points, _ = points.shape
@@ -105,26 +103,20 @@ class Perturbation:
         return Perturbed(points + shift, touched, centers)
 
 
-_CHOICES = {
-    "centers": ("random", "fps"),
-    "noise": ("iid", "rigid"),
-    "overlap": ("last", "sum"),
-}
-
-
 def expected_touched(num_points: int, num_patches: int, patch_size: int) -> float:
-    """Points touched on average if patches fell independently: N (1 - (1 - n/N)^P).
+    """Return the mean number of perturbed points for independent patches: N (1 - (1 - n/N)^P).
 
-    For the paper's 20 patches of 20 in 1,024 points that is 333.8, not 400: patches overlap.
+    For the paper's 20 patches of 20 in 1,024 points this is 333.8, not 400: patches overlap.
     """
     return num_points * (1 - (1 - patch_size / num_points) ** num_patches)
 
 
 def scale_and_shift(points: Tensor, generator: torch.Generator) -> Tensor:
-    """The authors' augmentation: each axis scaled by U(2/3, 3/2) and moved by U(-0.2, 0.2).
+    """Scale each axis by U(2/3, 3/2) and shift it by U(-0.2, 0.2): the authors' augmentation.
 
     Args:
-        points: ``(B, N, 3)``. generator: on their device.
+        points: ``(B, N, 3)`` clouds.
+        generator: on their device.
     """
     expect(points, "B N 3")
     batch, device = len(points), points.device
@@ -134,11 +126,13 @@ def scale_and_shift(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def authors_normalize(points: Tensor) -> Tensor:
-    """The authors' normaliser: centre a cloud, but divide by the radius it had BEFORE centring.
+    """Centre each cloud and divide by its radius BEFORE centring: the authors' normaliser.
+
+    A cloud off the origin becomes smaller than the unit sphere. Applied after the noise, this also
+    changes the effective sigma.
 
     Args:
-        points: ``(B, N, 3)``. A cloud that lies off the origin comes out smaller than the unit
-            sphere; applied after the noise, it also changes the effective sigma.
+        points: ``(B, N, 3)`` clouds.
     """
     expect(points, "B N 3")
     radius = points.norm(dim=-1).amax(-1)[:, None, None]  # (B, 1, 1)

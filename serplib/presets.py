@@ -1,4 +1,4 @@
-"""The set-ups: as the paper says, as its authors' code ran, and two for two CPU cores (section 4).
+"""Presets: the paper's text, its authors' code, and two sizes for two CPU cores (section 4).
 
 A preset is a frozen dataclass of frozen dataclasses. `build` changes single fields by their dotted
 name, which is how the experiments express an ablation: ``{"corruption.perturbation.sigma": 0.1}``.
@@ -6,47 +6,48 @@ name, which is how the experiments express an ablation: ``{"corruption.perturbat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from serplib.perturbation import Perturbation
 from serplib.point_mae import MaskedConfig
 from serplib.pointnet import PointNetConfig
-from serplib.pretext import Corruption
+from serplib.pretext import Augmentation, Corruption
 from serplib.transformer import TransformerConfig
+from serplib.validation import check_field, check_fields
 from serplib.vasp import VaspConfig
 
 
 @dataclass(frozen=True)
 class Optim:
-    """How a loop optimises (section 4.1): AdamW, a learning rate schedule, epochs, batch.
+    """Optimisation with AdamW: learning rate schedule, epochs, batch size (section 4.1).
 
     Attributes:
         epochs: passes over the training clouds.
-        batch_size: clouds a step, over all processes.
-        lr: initial learning rate. final_lr: what ``"cosine"`` ends at.
+        batch_size: clouds per step, over all processes.
+        lr: initial learning rate.
+        final_lr: learning rate at the end of ``"cosine"``.
         weight_decay: AdamW's, on every parameter.
-        schedule: ``"cosine"`` or ``"step"``: times ``step_gamma`` every ``step_epochs`` epochs.
+        schedule: ``"cosine"``, or ``"step"``: times ``step_gamma`` every ``step_epochs`` epochs.
         warmup_epochs: epochs in which the rate rises from 0; may be a fraction.
         clip_norm: largest norm of the whole gradient; None for no clipping.
     """
 
-    epochs: int = 300
-    batch_size: int = 128
-    lr: float = 1e-3
-    final_lr: float = 0.0
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    step_epochs: int = 20
-    step_gamma: float = 0.5
-    warmup_epochs: float = 0.0
-    clip_norm: float | None = None
+    epochs: PositiveInt = 300
+    batch_size: PositiveInt = 128
+    lr: NonNegativeFloat = 1e-3
+    final_lr: NonNegativeFloat = 0.0
+    weight_decay: NonNegativeFloat = 0.01
+    schedule: Literal["cosine", "step"] = "cosine"
+    step_epochs: PositiveInt = 20
+    step_gamma: PositiveFloat = 0.5
+    warmup_epochs: NonNegativeFloat = 0.0
+    clip_norm: PositiveFloat | None = None
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("cosine", "step"):
-            raise ValueError(f"schedule is {self.schedule!r}, wanted 'cosine' or 'step'")
-        for name in ("epochs", "batch_size", "step_epochs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, wanted >= 1")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -54,35 +55,36 @@ class Finetune:
     """The classifier on top of an encoder, and its training (section 4.2).
 
     Attributes:
+        optim: optimisation of encoder and head.
         head_widths: hidden layers, each with BatchNorm, ReLU and dropout.
+        dropout: probability of a zero in the hidden layers.
         augment: as in `Corruption`.
         freeze: train the head alone on a frozen encoder.
     """
 
     optim: Optim = Optim(lr=1e-4, weight_decay=1e-3)
-    head_widths: tuple[int, ...] = (256, 256)
-    dropout: float = 0.5
-    augment: str = "none"
+    head_widths: tuple[PositiveInt, ...] = (256, 256)
+    dropout: NonNegativeFloat = 0.5
+    augment: Augmentation = "none"
     freeze: bool = False
 
     def __post_init__(self) -> None:
-        if self.augment not in ("none", "scale_shift"):
-            raise ValueError(f"augment is {self.augment!r}, wanted 'none' or 'scale_shift'")
+        check_fields(self)
 
 
 @dataclass(frozen=True)
 class Preset:
-    """All settings of an experiment but its data and its seed."""
+    """All settings of an experiment except data and seed."""
 
     name: str
-    corruption: Corruption = field(default_factory=Corruption)
-    pointnet: PointNetConfig = field(default_factory=PointNetConfig)
-    transformer: TransformerConfig = field(default_factory=TransformerConfig)
-    vasp: VaspConfig = field(default_factory=VaspConfig)
-    masked: MaskedConfig = field(default_factory=MaskedConfig)
+    corruption: Corruption = Corruption()
+    pointnet: PointNetConfig = PointNetConfig()
+    transformer: TransformerConfig = TransformerConfig()
+    vasp: VaspConfig = VaspConfig()
+    masked: MaskedConfig = MaskedConfig()
     pretrain_pointnet: Optim = Optim(epochs=100)
     pretrain_transformer: Optim = Optim(epochs=300)
-    finetune: Finetune = field(default_factory=Finetune)
+    finetune: Finetune = Finetune()
 
 
 PAPER = Preset("paper")
@@ -163,51 +165,38 @@ PRESETS = {preset.name: preset for preset in (PAPER, AUTHORS_CODE, QUICK, LAPTOP
 
 
 def build(name: str, changes: dict[str, object] | None = None) -> Preset:
-    """A preset by name, with some fields changed.
+    """Return a preset by name, with some fields changed.
 
     Args:
         name: ``"paper"``, ``"authors_code"``, ``"quick"`` or ``"laptop"``.
         changes: values by dotted name, such as ``{"corruption.perturbation.sigma": 0.1}``.
 
     Raises:
-        ValueError: an unknown preset or field, or a value of another type.
+        ValueError: an unknown preset or field, or a value that the field does not accept.
     """
     if name not in PRESETS:
         raise ValueError(f"preset is {name!r}, wanted one of {sorted(PRESETS)}")
-    return _changed(PRESETS[name], changes or {})
+    return _change(PRESETS[name], changes or {})
 
 
-def _changed(config, changes: dict[str, object], group: str = ""):
-    """The changes of one group are made at once: some fields are only valid together."""
-    known = {f.name: f.type for f in fields(config)}
-    new, below = {}, {}
+def _change(config: Any, changes: dict[str, object], group: str = "") -> Any:
+    """Make all changes of one group at once: some values are only valid together."""
+    known = [field.name for field in fields(config)]
+    new: dict[str, Any] = {}
+    nested: dict[str, dict[str, object]] = {}
     for dotted, value in changes.items():
         name, _, rest = dotted.partition(".")
         full = group + dotted
         if name not in known:
-            raise ValueError(f"no setting {full!r}: {type(config).__name__} has {list(known)}")
+            raise ValueError(f"no setting {full!r}: {type(config).__name__} has {known}")
         if is_dataclass(getattr(config, name)):
             if not rest:
                 raise ValueError(f"{full!r} is a group of settings: name one of its fields")
-            below.setdefault(name, {})[rest] = value
+            nested.setdefault(name, {})[rest] = value
         elif rest:
             raise ValueError(f"no setting {full!r}: {name!r} has no fields")
         else:
-            new[name] = _checked(value, known[name], full)
-    for name, changes_below in below.items():
-        new[name] = _changed(getattr(config, name), changes_below, f"{group}{name}.")
+            new[name] = check_field(type(config), name, value, full)
+    for name, below in nested.items():
+        new[name] = _change(getattr(config, name), below, f"{group}{name}.")
     return replace(config, **new)
-
-
-def _checked(value: object, wanted: str, dotted: str) -> object:
-    """``value`` as the annotation ``wanted`` says: ``"tuple[int, int]"``, ``"float | None"``."""
-    kind = wanted.split("[")[0].removesuffix(" | None")
-    if value is None and wanted.endswith(" | None"):
-        return None
-    if isinstance(value, list):
-        value = tuple(value)
-    if kind == "float" and type(value) is int:
-        value = float(value)
-    if type(value).__name__ != kind:
-        raise ValueError(f"{dotted} is {value!r}, wanted {wanted}")
-    return value

@@ -1,57 +1,68 @@
-"""The pretext task: a clean cloud becomes a question and its answer (paper, sections 3.1, 4.1)."""
+"""The pretext task: restore clean clouds from perturbed ones (paper, sections 3.1 and 4.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from serplib.geometry import farthest_point_sample, gather
 from serplib.perturbation import Perturbation, authors_normalize, scale_and_shift
-from serplib.validation import expect
+from serplib.validation import check_fields, expect
+
+Augmentation = Literal["none", "scale_shift"]
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """Everything between a cloud on disk and the pair (perturbed, clean) that a model is given.
+    """How a pair (perturbed, clean) of clouds is made from a cloud of the data set.
 
     Attributes:
         perturbation: the noise itself (section 3.1).
         augment: ``"none"`` or ``"scale_shift"`` (`perturbation.scale_and_shift`), before the noise.
-        subsample: how larger clouds come to ``num_points``: ``"fps"`` (section 4.1) or
+        subsample: how ``num_points`` are picked from larger clouds: ``"fps"`` (section 4.1) or
             ``"random"``, another subset each time (the authors' code).
+        num_points: N, points of a training cloud; smaller clouds are taken whole.
         normalize_after: apply `perturbation.authors_normalize` to both clouds after the noise.
     """
 
     perturbation: Perturbation = Perturbation()
-    augment: str = "none"
-    subsample: str = "fps"
-    num_points: int = 1024
+    augment: Augmentation = "none"
+    subsample: Literal["fps", "random"] = "fps"
+    num_points: PositiveInt = 1024
     normalize_after: bool = False
 
     def __post_init__(self) -> None:
-        if self.augment not in ("none", "scale_shift"):
-            raise ValueError(f"augment is {self.augment!r}, wanted 'none' or 'scale_shift'")
-        if self.subsample not in ("fps", "random"):
-            raise ValueError(f"subsample is {self.subsample!r}, wanted 'fps' or 'random'")
+        check_fields(self)
 
 
 class Pretext(nn.Module):
-    """The pretext task: corrupt clean clouds and ask a model to restore them.
+    """The pretext task: corrupt clean clouds and train a model to restore them.
 
     Args:
-        model: an autoencoder with ``losses(perturbed, clean, touched) -> dict``.
+        model: a module with ``losses(perturbed, clean, touched)``, a dict of scalar tensors.
         corruption: how a pair (perturbed, clean) is made.
     """
 
     def __init__(self, model: nn.Module, corruption: Corruption) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.corruption = corruption
 
     def corrupt(self, points: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Clean clouds ``(B, M, 3)`` to perturbed, clean ``(B, N, 3)`` and touched ``(B, N)``."""
+        """Make perturbed and clean clouds.
+
+        Args:
+            points: ``(B, M, 3)`` clouds of the data set.
+            generator: on their device.
+
+        Returns:
+            Perturbed ``(B, N, 3)``, clean ``(B, N, 3)``, and ``(B, N)`` bool: True for the points
+            of a perturbed patch.
+        """
         expect(points, "B M 3")
         c = self.corruption
         if c.augment == "scale_shift":
@@ -71,11 +82,11 @@ class Pretext(nn.Module):
     def forward(
         self, points: Tensor, generator: torch.Generator, share: slice = slice(None)
     ) -> dict[str, Tensor]:
-        """The losses of a batch of clean clouds; ``"total"`` is what is minimised.
+        """Return the losses of a batch of clouds ``(B, M, 3)``; ``"total"`` is minimised.
 
         Args:
-            share: the clouds of this process, where many share a batch. All of them corrupt all of
-                it, so that what is drawn does not depend on how many they are.
+            share: the clouds of this process, where several processes share a batch. Each process
+                corrupts the whole batch, so that the noise does not depend on their number.
         """
         perturbed, clean, touched = (part[share] for part in self.corrupt(points, generator))
         return self.model.losses(perturbed, clean, touched)

@@ -1,10 +1,16 @@
-"""What a function wants of its tensors, told in one line when it gets something else."""
+"""Checks of arguments at public functions: errors of one line, with what was given and accepted."""
 
 from __future__ import annotations
 
+import functools
 import math
+from dataclasses import is_dataclass
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
+import numpy as np
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 
@@ -16,18 +22,18 @@ def expect(
     floats: bool = True,
     device: torch.device | None = None,
 ) -> None:
-    """Refuse what is not a tensor of a shape; say nothing otherwise.
+    """Check type, shape and device of a tensor.
 
     Args:
         tensor: what was given.
-        shape: such as ``"B N 3"``: a number stands for itself, a word for any size of at least 1.
-        name: what the tensor is called in the message.
-        floats: whether it has to be of a float type.
-        device: where it has to be, if that matters.
+        shape: such as ``"B N 3"``: a number is that size, a word any size of at least 1.
+        name: the name of the tensor in the message.
+        floats: require a float type.
+        device: require this device.
 
     Raises:
-        TypeError: no tensor, or not of a float type.
-        ValueError: another shape, an empty one, or another device.
+        TypeError: not a tensor, or not of a float type.
+        ValueError: another shape, a dimension of size 0, or another device.
     """
     sizes = shape.split()
     wanted = f"wanted ({', '.join(sizes)})"
@@ -44,8 +50,54 @@ def expect(
         raise ValueError(f"{name} is on {tensor.device}, wanted on {device}: move it with .to()")
 
 
-def at_least(least: int, **values: float) -> None:
-    """Refuse settings, given by name, that are below ``least`` or not finite: a ValueError."""
+def require_at_least(minimum: int, **values: float) -> None:
+    """Raise a ValueError for a keyword argument that is below ``minimum`` or not finite."""
     for name, value in values.items():
-        if not least <= value < math.inf:
-            raise ValueError(f"{name} is {value}: wanted a number >= {least}")
+        if not minimum <= value < math.inf:
+            raise ValueError(f"{name} is {value}: wanted a number >= {minimum}")
+
+
+def check_fields(config: Any) -> None:
+    """Check the fields of a frozen dataclass against their annotations; call in ``__post_init__``.
+
+    Where the annotation says so, a whole number becomes a float, a list a tuple, and a NumPy scalar
+    a Python number. Nothing else is converted.
+
+    Raises:
+        ValueError: names the first field that does not fit, its value and what is accepted.
+    """
+    config_type: type = type(config)
+    for name in field_types(config_type):
+        object.__setattr__(config, name, check_field(config_type, name, getattr(config, name)))
+
+
+def check_field(config_type: type, field: str, value: object, title: str = "") -> Any:
+    """Check a value for one field of a dataclass; return it converted as `check_fields` does.
+
+    Args:
+        title: name of the field in the message, if another one.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        return field_types(config_type)[field].validate_python(
+            tuple(value) if isinstance(value, list) else value, strict=True
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        item = "".join(f"item {i}: " for i in first["loc"] if isinstance(i, int))
+        reason = first["msg"].replace("Input should be", "must be")
+        optional = NoneType in get_args(get_type_hints(config_type)[field])
+        raise ValueError(
+            f"{title or field} is {value!r}: {item}{reason}{' or None' if optional else ''}"
+        ) from None
+
+
+@functools.cache
+def field_types(config_type: type) -> dict[str, TypeAdapter]:
+    """Return a pydantic validator for each field of a dataclass, in order."""
+    finite = ConfigDict(allow_inf_nan=False)
+    return {  # a nested dataclass keeps its own configuration: pydantic refuses another one
+        name: TypeAdapter(hint, config=None if is_dataclass(hint) else finite)
+        for name, hint in get_type_hints(config_type, include_extras=True).items()
+    }

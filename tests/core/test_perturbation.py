@@ -316,11 +316,11 @@ def test_one_patch_of_one_point_moves_one_point():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"centers": "grid"}, "centers is 'grid', wanted one of"),
-        ({"noise": "uniform"}, "noise is 'uniform', wanted one of"),
-        ({"overlap": "first"}, "overlap is 'first', wanted one of"),
+        ({"centers": "grid"}, "centers is 'grid': must be 'random' or 'fps'"),
+        ({"noise": "uniform"}, "noise is 'uniform': must be 'iid' or 'rigid'"),
+        ({"overlap": "first"}, "overlap is 'first': must be 'last' or 'sum'"),
         ({"num_patches": 0}, "num_patches is 0"),
-        ({"patch_size": 0}, "patch_size 0"),
+        ({"patch_size": 0}, "patch_size is 0"),
         ({"sigma": -0.1}, r"sigma is -0\.1"),
         ({"sigma": float("nan")}, "sigma is nan"),
         ({"sigma": float("inf")}, "sigma is inf"),

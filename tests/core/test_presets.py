@@ -1,7 +1,9 @@
 """`serplib.presets`: the paper's numbers, the authors', and how single settings are changed."""
 
 import dataclasses
+import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -228,6 +230,9 @@ def test_build_takes_what_yaml_and_json_give():
     assert built.finetune.head_widths == ()
     assert build("quick", {"pretrain_pointnet.clip_norm": None}) == QUICK
     assert hash(built) is not None
+    swept = build("quick", {"corruption.perturbation.sigma": np.float32(0.5),
+                            "transformer.dim": np.int64(96)})  # fmt: skip
+    json.dumps(dataclasses.asdict(swept))  # NumPy scalars became Python numbers
 
 
 @pytest.mark.parametrize(
@@ -244,32 +249,42 @@ def test_build_takes_what_yaml_and_json_give():
         ({"transformer.dim.x": 3}, r"no setting 'transformer\.dim\.x': 'dim' has no fields"),
         ({"": 3}, "no setting ''"),
         ({"transformer.": 3}, "'transformer.'"),
-        ({"transformer.dim": "wide"}, r"transformer\.dim is 'wide', wanted int"),
-        ({"transformer.dim": 96.0}, r"transformer\.dim is 96\.0, wanted int"),
-        ({"transformer.dim": True}, r"transformer\.dim is True, wanted int"),
-        ({"transformer.dim": None}, r"transformer\.dim is None, wanted int"),
-        ({"transformer.qkv_bias": 1}, r"transformer\.qkv_bias is 1, wanted bool"),
-        ({"transformer.fusion": 1}, r"transformer\.fusion is 1, wanted str"),
-        ({"corruption.perturbation.sigma": "x"}, r"sigma is 'x', wanted float"),
-        ({"corruption.perturbation.sigma": True}, r"sigma is True, wanted float"),
-        ({"corruption.perturbation.sigma": None}, r"sigma is None, wanted float"),
-        ({"pretrain_pointnet.lr": None}, r"pretrain_pointnet\.lr is None, wanted float"),
-        ({"pretrain_pointnet.clip_norm": "1"}, r"clip_norm is '1', wanted float \| None"),
-        ({"pointnet.widths": 3}, r"pointnet\.widths is 3, wanted tuple"),
-        ({"transformer.pooling": "mean"}, "pooling is 'mean', wanted one of"),
-        ({"transformer.normalize": "mean"}, "normalize is 'mean', wanted one of"),
-        ({"corruption.augment": "flip"}, "augment is 'flip'"),
+        ({"transformer.dim": "wide"}, r"transformer\.dim is 'wide': must be a valid integer"),
+        ({"transformer.dim": 96.0}, r"transformer\.dim is 96\.0: must be a valid integer"),
+        ({"transformer.dim": True}, r"transformer\.dim is True: must be a valid integer"),
+        ({"transformer.dim": None}, r"transformer\.dim is None: must be a valid integer"),
+        ({"transformer.qkv_bias": 1}, r"transformer\.qkv_bias is 1: must be a valid boolean"),
+        ({"transformer.fusion": 1}, r"transformer\.fusion is 1: must be "),
+        (
+            {"corruption.perturbation.sigma": "x"},
+            r"\.sigma is 'x': must be a valid number$",
+        ),
+        ({"corruption.perturbation.sigma": True}, r"sigma is True: must be a valid number$"),
+        ({"corruption.perturbation.sigma": None}, r"sigma is None: must be a valid number$"),
+        ({"pretrain_pointnet.lr": None}, r"pretrain_pointnet\.lr is None: must be a valid number$"),
+        ({"pretrain_pointnet.clip_norm": "1"}, r"clip_norm is '1': must be a valid number or None"),
+        ({"pointnet.widths": 3}, r"pointnet\.widths is 3: must be a valid tuple"),
+        ({"pointnet.widths": [8, 16]}, r"pointnet\.widths is \[8, 16\]: item 2: Field required"),
+        ({"pointnet.widths": [8, 16, 3.5]}, r"widths is .*: item 2: must be a valid integer"),
+        ({"pretrain_pointnet.lr": float("nan")}, "lr is nan: must be a finite number"),
+        ({"transformer.pooling": "mean"}, "pooling is 'mean'"),
+        ({"transformer.normalize": "mean"}, "normalize is 'mean'"),
+        ({"corruption.augment": "flip"}, "augment is 'flip': must be 'none' or 'scale_shift'"),
         ({"corruption.subsample": "first"}, "subsample is 'first'"),
         ({"finetune.augment": "flip"}, "augment is 'flip'"),
-        ({"pretrain_pointnet.schedule": "linear"}, "schedule is 'linear'"),
-        ({"pretrain_pointnet.epochs": 0}, "epochs is 0"),
+        (
+            {"pretrain_pointnet.schedule": "linear"},
+            "schedule is 'linear': must be 'cosine' or 'step'",
+        ),
+        ({"pretrain_pointnet.epochs": 0}, "epochs is 0: must be greater than 0"),
         ({"pretrain_pointnet.batch_size": 0}, "batch_size is 0"),
         ({"corruption.perturbation.sigma": -1.0}, r"sigma is -1\.0"),
     ],
 )
 def test_build_names_what_is_wrong(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as error:
         build("paper", changes)
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_preset_and_model_are_named():
@@ -286,6 +301,9 @@ def test_groups_check_themselves():
         (lambda: Corruption(augment="mirror"), "augment is 'mirror'"),
         (lambda: Corruption(subsample="grid"), "subsample is 'grid'"),
         (lambda: Finetune(augment="mirror"), "augment is 'mirror'"),
+        (lambda: Finetune(head_widths=(64, 0)), r"head_widths is \(64, 0\): item 1: must be gr"),
+        (lambda: Finetune(Optim(lr=True)), "lr is True: must be a valid number"),
+        (lambda: Corruption(Corruption()), "perturbation is Corruption.* must be an instance of"),
     ):
         with pytest.raises(ValueError, match=message):
             call()
