@@ -1,19 +1,120 @@
-"""What the README says is so: parameters, links, results read from records."""
+"""README, results page and reproduction page: links, parameter counts, numbers from records."""
 
 import json
 import re
-from pathlib import Path
+from dataclasses import fields, is_dataclass
 
 import pytest
-from measure_notebooks import RECORD, row
-from notebook_helpers import NOTEBOOKS
+from measure_notebooks import RECORD
+from measure_notebooks import row as map_row
+from notebook_helpers import NOTEBOOKS, ROOT
 
 from serplib.classifier import autoencoder
-from serplib.experiments import records, report
-from serplib.presets import PRESETS
+from serplib.experiments import records, report, tables
+from serplib.presets import AUTHORS_CODE, PAPER, PRESETS
 
-ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = records.results_folder() / "README.md"
+REPRODUCTION = (ROOT / "notebooks" / "site" / "reproduction.md").read_text(encoding="utf-8")
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md", "tests/README.md"]
+PAGES += ["notebooks/experiments/README.md", "notebooks/experiments/results/README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_exist(page):
+    path = ROOT / page
+    for link in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in link and not link.startswith("#"):
+            assert (path.parent / link.split("#")[0]).exists(), link
+
+
+def test_the_readme_is_short_and_links_the_other_pages():
+    assert 8_000 <= len(README.encode()) <= 10_240
+    for page in (*PAGES[1:2], *PAGES[3:], "notebooks/site/reproduction.md"):
+        assert f"]({page.removesuffix('/README.md')}" in README, page
+
+
+def test_the_map_has_the_measured_minutes():
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    for name in NOTEBOOKS:
+        (line,) = re.findall(rf"^\| \[{name}\]\(.*$", README, re.MULTILINE)
+        assert line == map_row(name, line.split(" | ")[1], record)
+
+
+def test_make_targets_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    pages = README + (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", pages, re.MULTILINE)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_annotated_tree_names_what_is_there():
+    """Every file and folder in the tree exists, and every module of the paper is in it."""
+    (tree,) = re.findall(r"^```\n(notebooks/ .*?)^```", README, re.MULTILINE | re.DOTALL)
+    folder, named = "", set()
+    for line in tree.splitlines():
+        names = re.match(r"((?:[\w.]+[/y] ?)+)", line.strip())[1].split()
+        if not line.startswith(" "):
+            folder = names[0]
+            names = [""]
+        for name in names:
+            assert (ROOT / folder / name).exists(), folder + name
+            named.add(folder + name)
+    modules = {f"serplib/{p.name}" for p in (ROOT / "serplib").glob("[!_]*.py")}
+    assert modules <= named, modules - named
+    assert tree.count("<-") == 6
+
+
+def test_the_table_of_the_readme_is_that_of_the_records():
+    """Accuracy, gain with its interval, the paper's figure and the corrected one, row by row."""
+    block = README.split("<!-- results readme -->\n")[1].split("<!-- end of readme -->")[0]
+    shown = [re.split(r" ?\| ?", line)[1:-1] for line in block.splitlines()[2:]]
+    found = [
+        row
+        for suite in ("table1-laptop", "table2-laptop")
+        for row in tables.accuracy_rows(records.read_suite(suite)["records"])
+    ]
+    assert [cells[0] for cells in shown] == [row["label"] for row in found]
+    for cells, row in zip(shown, found):
+        assert cells[1:3] == [f"{row['mean']:.2f} ± {row['sd']:.2f}", str(row["n"])]
+        if row["gain"]:
+            gain = row["gain"]
+            assert cells[3] == f"{gain['gain']:+.2f} [{gain['low']:+.2f}, {gain['high']:+.2f}]"
+        if row["published"]:
+            assert cells[4:6] == [f"{row['published']:.2f}", f"{row['corrected']:.2f}"]
+
+
+def test_the_findings_are_those_of_the_records():
+    """One assertion a finding of the README, in their order."""
+    first, second = (records.read_suite(f"table{i}-laptop")["records"] for i in (1, 2))
+    trained = [r for r in first + second if "test" in r["metrics"]]
+    for record in trained:
+        accuracy = [epoch["train_accuracy"] for epoch in record["history"]]
+        assert len(accuracy) == 4 and accuracy[3] - accuracy[2] > 0.01  # still improving
+    gains = {
+        r["name"]: r["gain"] for f in (first, second) for r in tables.accuracy_rows(f) if r["gain"]
+    }
+    strong = gains.pop("all-strong")
+    assert len(gains) == 4 and all(gain["low"] < 0 < gain["high"] for gain in gains.values())
+    few = tables.accuracy_rows(records.read_suite("fewshot-laptop")["records"])
+    few = {row["name"]: row["gain"] for row in few}
+    by_labels = [few[f"{labels}-strong"] for labels in ("one", "eight", "thirty")] + [strong]
+    assert all(gain["low"] > 0 for gain in by_labels)
+    assert max(by_labels, key=lambda gain: gain["gain"]) is by_labels[1]
+    probes = {row["name"]: row["gain"] for f in (first, second) for row in tables.probe_rows(f)}
+    assert probes["probe-serp"]["high"] < 0 < probes["probe-cdl2"]["low"]
+    assert f"is {probes['probe-cdl2']['gain']:.2f} points better" in README
+    codebook = {row["name"]: row for row in tables.mean_rows(first, "restoration")}
+    assert f"about {codebook['pretrain-vasp']['perplexity']:.0f} of its 512 codes" in README
+
+
+def test_the_tables_of_the_results_page_are_those_of_the_records():
+    page = RESULTS.read_text(encoding="utf-8")
+    names = re.findall(r"<!-- results (\S+) -->", page)
+    assert {"table1-laptop", "table2-laptop", "quick-quick"} <= set(names)
+    for name in names:
+        found = records.read_suite(name)["records"]
+        assert report.fill(page, name, found) == page, f"the table of {name} is stale"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -23,49 +124,34 @@ def test_parameter_counts(preset):
 
     models = [autoencoder(PRESETS[preset], m) for m in ("pointnet", "transformer")]
     cells = [f"{count(model)} ({count(model.encoder)})" for model in models]
-    assert f"| `{preset}` | {cells[0]} | {cells[1]} |" in README
+    assert f"| `{preset}` | {cells[0]} | {cells[1]} |" in REPRODUCTION
 
 
-def test_links_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
-    assert len(links) > 5
-    for link in links:
-        assert (ROOT / link).exists(), link
+def test_every_difference_of_text_and_code_is_on_the_reproduction_page():
+    def flat(config, prefix="") -> dict[str, object]:
+        found = {}
+        for f in fields(config):
+            value = getattr(config, f.name)
+            nested = is_dataclass(value)
+            found |= flat(value, f"{prefix}{f.name}.") if nested else {prefix + f.name: value}
+        return found
 
-
-def test_the_map_has_the_measured_minutes():
-    record = json.loads(RECORD.read_text(encoding="utf-8"))
-    for name in NOTEBOOKS:
-        (line,) = re.findall(rf"^\| \[{name}\]\(.*$", README, re.MULTILINE)
-        assert line == row(name, line.split(" | ")[1], record)
-
-
-def test_make_targets_exist():
-    makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE)):
-        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
-
-
-def test_result_tables_are_those_of_the_records():
-    names = re.findall(r"<!-- results (\S+) -->", README)
-    assert "quick-quick" in names
-    for name in names:
-        found = records.read_suite(name)["records"]
-        assert report.fill(README, name, found) == README, f"serp report --keep renews {name}"
-        shown = README.split(f"<!-- results {name} -->")[1].split(f"<!-- end of {name}")[0]
-        classified = any("test" in record["metrics"] for record in found)
-        assert ("±" in shown) == classified  # restorations alone have no spread to show
-        assert classified or "| restored | copy input |" in shown
-        assert ("| paper, ModelNet40 | corrected |" in shown) == ("'Corrected' is" in shown)
+    paper, code = flat(PAPER), flat(AUTHORS_CODE)
+    rows = [
+        (name, str(paper[name]), str(code[name]))
+        for name in paper
+        if name != "name" and paper[name] != code[name]
+    ]
+    assert re.findall(r"^\| `([\w.]+)` \| `(.+?)` \| `(.+?)` \|$", REPRODUCTION, re.M) == rows
 
 
 def test_the_data_card_says_what_the_record_says():
     (record,) = records.read_suite("sim-to-real-quick")["records"]
     card = " ".join((ROOT / "datasets" / "README.md").read_text(encoding="utf-8").split())
     result = record["metrics"]["test"]
-    assert f"gets {100 * result['accuracy']:.1f} % of ModelNet40's" in card
+    assert f"{100 * result['accuracy']:.1f} %" in card
     assert f"{result['num_shapes']:,} test shapes" in card
-    assert f"{100 * result['mean_class_accuracy']:.1f} % as a mean over classes" in card
+    assert f"{100 * result['mean_class_accuracy']:.1f} %" in card
     assert (
         f"{record['data']['train']['num_shapes'] + record['data']['valid']['num_shapes']:,}" in card
     )
