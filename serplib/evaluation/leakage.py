@@ -1,8 +1,8 @@
-"""What positions give away: a decoder that never saw a patch (paper, sections 1 and 3.3).
+"""How much of a reconstruction the patch positions alone explain (paper, sections 1 and 3.3).
 
-The paper holds against masking that its decoder is told where the masked patches were, and says
-that SeRP avoids this leakage. In the authors' code SeRP's decoder is given the positions, too. Here
-the claim is a number: how well are patches reconstructed from positions alone?
+The paper criticises masked autoencoders because their decoder receives the positions of the masked
+patches, and states that SeRP avoids this leakage. In the authors' code SeRP's decoder receives the
+positions, too. This module measures the leakage: it trains decoders that see no patch.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from serplib.training import Pretext, pretrain, validate_pretext
 from serplib.transformer import TransformerConfig, TransformerDecoder, patch_chamfer
 
 
-class Blind(nn.Module):
-    """A decoder on one learned token in place of every latent token: no encoder, no patch.
+class PositionOnlyDecoder(nn.Module):
+    """A decoder without an encoder: one learned token replaces every latent token.
 
     Args:
-        config: of the autoencoder whose patches, decoder and loss are used.
-        positions: hand over the positions of the patches. Without, all tokens are the same, and the
-            best it can learn is one patch for all: the baseline that knows nothing.
+        config: settings of the autoencoder whose patches, decoder and loss are used.
+        positions: whether the decoder receives the positions of the patches. Without them all
+            tokens are equal, and the optimum is one constant patch.
         clean: cut the patches from the clean cloud, as masking does, not from the perturbed one.
     """
 
@@ -42,12 +42,18 @@ class Blind(nn.Module):
         self.decoder = TransformerDecoder(self.config)
 
     def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
-        """As an autoencoder's; ``perturbed, clean (B, N, 3)``, ``touched`` is not used."""
+        """Compute the patch Chamfer distance.
+
+        Args:
+            perturbed: ``(B, N, 3)``.
+            clean: ``(B, N, 3)``.
+            touched: not used; present because every pretext model takes it.
+        """
         c = self.config
+        source = clean if self.clean else perturbed
         patches = make_patches(
-            clean if self.clean else perturbed,
-            c.num_centers, c.patch_size, clean, c.normalize, c.target_frame,
-        )  # fmt: skip
+            source, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame
+        )
         batch, num_centers, _ = patches.centers.shape
         positions = torch.cat(
             [self.cls_position.expand(batch, -1, -1), self.position(patches.centers)], 1
@@ -57,20 +63,30 @@ class Blind(nn.Module):
 
 
 @contextmanager
-def another_shape(model: nn.Module, what: str) -> Iterator[None]:
-    """Give the decoder the ``"latents"`` or the ``"positions"`` of another shape of the batch."""
+def swap_decoder_input(model: nn.Module, what: str) -> Iterator[None]:
+    """Within the context, give the decoder one input of another shape of the same batch.
+
+    Args:
+        model: an autoencoder whose ``decoder`` is called with latents and positions.
+        what: the input that is swapped, ``"latents"`` or ``"positions"``.
+
+    Raises:
+        ValueError: another ``what``, or a forward pass over a batch of one shape.
+    """
     if what not in ("latents", "positions"):
         raise ValueError(f"what is {what!r}, wanted 'latents' or 'positions'")
+    decoder = model.decoder
+    assert isinstance(decoder, nn.Module)
 
-    def swap(_, given: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        latent, positions = given  # (B, T, l), (B, T, d)
-        if len(latent) < 2:
+    def swap(_, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        latents, positions = inputs  # (B, T, l), (B, T, d)
+        if len(latents) < 2:
             raise ValueError("a batch of one shape has no other: change the batch size")
-        moved = [x.roll(1, 0) if name == what else x
-                 for name, x in (("latents", latent), ("positions", positions))]  # fmt: skip
-        return moved[0], moved[1]
+        if what == "latents":
+            return latents.roll(1, 0), positions
+        return latents, positions.roll(1, 0)
 
-    hook = model.decoder.register_forward_pre_hook(swap)
+    hook = decoder.register_forward_pre_hook(swap)
     try:
         yield
     finally:
@@ -80,37 +96,45 @@ def another_shape(model: nn.Module, what: str) -> Iterator[None]:
 def leakage(
     preset: Preset, model: str, train: Tensor, test: Tensor, seed: int = 0
 ) -> dict[str, float]:
-    """Train an autoencoder and three blind decoders alike, and compare what they reconstruct.
+    """Train an autoencoder and three position-only decoders alike and compare their losses.
 
-    The second blind decoder, with positions of another shape, is there because positions do two
-    things: they say where a patch of this shape lies, and they make tokens differ at all. With the
-    Chamfer distance over the union of patches the latter is most of what a decoder needs.
+    Positions do two things: they say where a patch of this shape lies, and they make the tokens
+    differ. With the Chamfer distance over the union of patches the second effect is most of what a
+    decoder needs. A decoder with the positions of another shape measures it separately.
 
     Args:
-        preset: its ``pretrain_transformer`` says how long all of them train. Reconstruction has a
-            slow start: as long as ``full`` is near ``constant`` the shares mean nothing.
-        model: ``"transformer"``, ``"vasp"`` or ``"masked"``. SeRP's decoder gets positions where
-            ``transformer.decoder_positions`` says so, that of masking always.
-        train, test: ``(S, M, 3)`` clean clouds; no batch of ``test`` may hold a single shape.
+        preset: its ``pretrain_transformer`` sets the training of all four. Reconstruction improves
+            slowly at first: while ``full`` is close to ``constant`` the shares mean nothing.
+        model: ``"transformer"``, ``"vasp"`` or ``"masked"``. SeRP's decoder gets positions if
+            ``transformer.decoder_positions`` is set, the masked autoencoder's always.
+        train: ``(S, M, 3)`` clean clouds.
+        test: ``(S, M, 3)`` clean clouds; no batch may hold a single shape.
+        seed: of weights, order and perturbation.
 
     Returns:
         Reconstruction losses on ``test``, in squared units of the target's frame:
 
-        - ``constant``: blind, one learned patch for all; ``positions_of_another``: blind, trained
-          and tested with those of another shape of the batch; ``positions``: blind, with the own;
-        - ``full``: the autoencoder; ``full_positions_of_another`` and ``full_latents_of_another``:
-          with one of its decoder's inputs exchanged (latents carry positions themselves where the
-          encoder was given them);
+        - ``constant``: position-only decoder without positions, one learned patch for all;
+        - ``positions_of_another``: trained and tested with the positions of another shape;
+        - ``positions``: with the shape's own positions;
+        - ``full``: the autoencoder;
+        - ``full_positions_of_another``, ``full_latents_of_another``: the trained autoencoder with
+          one input of its decoder swapped (latents may carry positions from the encoder);
         - ``explained``: (constant - positions) / (constant - full), the share of the autoencoder's
-          gain that positions alone explain; ``explained_by_another``: the same for those of another
-          shape; ``leaked``: their difference, what is learned of this very shape, or 0 where the
-          decoder is handed no positions.
+          gain that positions alone explain;
+        - ``explained_by_another``: the same for ``positions_of_another``;
+        - ``leaked``: ``explained - explained_by_another``, what the positions of this very shape
+          add; 0 if the decoder receives no positions.
+
+    Raises:
+        ValueError: a model without patches, or a batch of a single shape.
     """
     torch.manual_seed(seed)
     full = autoencoder(preset, model)
-    if not hasattr(full, "decoder") or not hasattr(full.config, "decoder_positions"):
+    config = full.config
+    if not isinstance(config, TransformerConfig):
         raise ValueError(f"model is {model!r}, wanted one of patches: 'transformer' or 'masked'")
-    optim, hides = preset.pretrain_transformer, isinstance(full, Masked)
+    optim, clean = preset.pretrain_transformer, isinstance(full, Masked)
     size = optim.batch_size
     if min(size, len(train), len(test), len(test) % size or size) < 2:
         raise ValueError(
@@ -118,30 +142,29 @@ def leakage(
             "has no other shape to swap with: change the number of shapes or the batch size"
         )
 
-    def trained(net: nn.Module) -> Pretext:
-        task = Pretext(net, preset.corruption)
+    def trained(network: nn.Module) -> Pretext:
+        task = Pretext(network, preset.corruption)
         pretrain(task, train, test[:2], optim, seed)
         return task
 
-    def loss(task: Pretext) -> float:
+    def test_loss(task: Pretext) -> float:
         device = next(task.parameters()).device
-        found = validate_pretext(task, test, size, seed, device)
-        return found.get("valid_reconstruction", found["valid_total"])
+        losses = validate_pretext(task, test, size, seed, device)
+        return losses.get("valid_reconstruction", losses["valid_total"])
 
-    result: dict[str, float] = {}
-    result["constant"] = loss(trained(Blind(full.config, False, hides)))
-    blind = Blind(full.config, True, hides)
-    with another_shape(blind, "positions"):
-        result["positions_of_another"] = loss(trained(blind))
-    result["positions"] = loss(trained(Blind(full.config, True, hides)))
+    result = {"constant": test_loss(trained(PositionOnlyDecoder(config, False, clean)))}
+    decoder = PositionOnlyDecoder(config, True, clean)
+    with swap_decoder_input(decoder, "positions"):
+        result["positions_of_another"] = test_loss(trained(decoder))
+    result["positions"] = test_loss(trained(PositionOnlyDecoder(config, True, clean)))
     task = trained(full)
-    result["full"] = loss(task)
+    result["full"] = test_loss(task)
     for what in ("positions", "latents"):
-        with another_shape(full, what):
-            result[f"full_{what}_of_another"] = loss(task)
+        with swap_decoder_input(full, what):
+            result[f"full_{what}_of_another"] = test_loss(task)
     gain = result["constant"] - result["full"]
     result["explained"] = (result["constant"] - result["positions"]) / gain
     result["explained_by_another"] = (result["constant"] - result["positions_of_another"]) / gain
     leaked = result["explained"] - result["explained_by_another"]
-    result["leaked"] = leaked if full.config.decoder_positions else 0.0
+    result["leaked"] = leaked if config.decoder_positions else 0.0
     return result

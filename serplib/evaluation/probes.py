@@ -1,14 +1,14 @@
-"""What a frozen encoder knows: probes without training it further, and its health (section 4.2).
+"""Probes of a frozen encoder: classifiers on its features, and feature health (section 4.2).
 
-Every head is scikit-learn's, its setting chosen on shapes held out of the training set
-(`serplib.data.splits.hold_out`); the test set comes from a callable that is called once, when all
-choices have been made. Every probe stands beside the untrained encoder of the same shape, which is
-strong, and beside features made by hand.
+Every head is scikit-learn's. Its setting is chosen on shapes held out of the training set
+(`serplib.data.splits.hold_out`); the test set is loaded once, after all choices. Report each probe
+beside the untrained encoder of the same architecture, a strong baseline, and `handmade` features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,17 @@ from serplib.data.splits import hold_out
 from serplib.seeding import named_generator
 from serplib.validation import expect
 
-SVM_C = (0.001, 0.01, 0.1, 1.0)
-KNN_K = (1, 3, 5, 10, 20)
-LINEAR_C = (0.01, 0.1, 1.0)
-MLP3_DECAY = (1e-4, 1e-2, 1.0)
+HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the values to choose from
+    "svm": ("c", (0.001, 0.01, 0.1, 1.0)),  # linear
+    "knn": ("k", (1, 3, 5, 10, 20)),  # cosine distance
+    "linear": ("c", (0.01, 0.1, 1.0)),  # "MLP-linear" of the literature: one layer, cross-entropy
+    "mlp3": ("decay", (1e-4, 1e-2, 1.0)),  # "MLP-3": three layers
+}
 
 
 @torch.no_grad()
 def features(encoder: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
-    """What an encoder in evaluation mode makes of clouds ``(S, N, 3)``: ``(S, D)`` on the CPU."""
+    """Encode clouds ``(S, N, 3)`` in evaluation mode: ``(S, D)`` float32 on the CPU."""
     expect(points, "S N 3")
     encoder.eval()
     device = next(encoder.parameters()).device
@@ -36,14 +38,14 @@ def features(encoder: nn.Module, points: Tensor, batch_size: int = 128) -> Tenso
 
 
 def handmade(points: Tensor) -> Tensor:
-    """Features that nobody had to learn: quantiles of each coordinate, histogram of distances.
+    """Compute features without learning: coordinate quantiles and a histogram of distances.
 
     Args:
         points: ``(S, N, 3)`` on the unit sphere.
 
     Returns:
-        ``(S, 93)``: 21 quantiles of x, y and z, and the shares of the distances of point i to point
-        i + N/2 (points are in no order: pairs at random) in 30 bins from 0 to 2.
+        ``(S, 93)``: 21 quantiles of x, y and z, and the distances of point i to point i + N/2
+        (random pairs, as points are unordered) as shares of 30 bins from 0 to 2.
     """
     expect(points, "S N 3")
     ranks = torch.linspace(0, points.shape[1] - 1, 21).round().long()
@@ -56,10 +58,10 @@ def handmade(points: Tensor) -> Tensor:
 
 
 def rankme(features: Tensor) -> float:
-    """Effective rank of features ``(S, D)``: exp of the entropy of the normalised singular values.
+    """Compute the effective rank of features ``(S, D)`` (Garrido et al., 2023, Eq. 1).
 
-    1 when all features lie on one line, at most min(S, D) (Garrido et al., 2023, Eq. 1: features
-    as they are, not centred). Compare at equal S and D.
+    It is exp of the entropy of the normalised singular values, from 1 (all features on one line)
+    to min(S, D). Features are not centred. Compare at equal S and D only.
     """
     expect(features, "S D", "features")
     values = torch.linalg.svdvals(features.double())  # (min(S, D),)
@@ -68,7 +70,7 @@ def rankme(features: Tensor) -> float:
 
 
 def feature_variance(features: Tensor) -> float:
-    """Standard deviation over the shapes, mean over dimensions, of ``(S, D)``; 0 is collapse."""
+    """Average over D the standard deviation over S of features ``(S, D)``; 0 means collapse."""
     expect(features, "S D", "features")
     if len(features) < 2:
         raise ValueError(f"features are {tuple(features.shape)}, wanted (S >= 2, D)")
@@ -76,7 +78,7 @@ def feature_variance(features: Tensor) -> float:
 
 
 def linear_cka(a: Tensor, b: Tensor) -> float:
-    """Linear CKA of two encoders' features ``(S, D)``, ``(S, E)`` of the same shapes, 0 to 1.
+    """Compute the linear CKA of features ``(S, D)`` and ``(S, E)`` of the same shapes, 0 to 1.
 
     ``|A^T B|^2 / (|A^T A| |B^T B|)`` of centred features (Kornblith et al., 2019, Eq. 3).
     """
@@ -89,44 +91,24 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
     return float(cross / ((a.T @ a).norm() * (b.T @ b).norm()).clamp_min(1e-12))
 
 
-def _svm(c: float, seed: int = 0):
+def build_head(name: str, setting: float, seed: int = 0) -> Any:
+    """Build the unfitted scikit-learn classifier of a head in `HEADS` with its setting."""
+    from sklearn.linear_model import LogisticRegression  # scikit-learn is slow to import
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import LinearSVC
 
-    return make_pipeline(StandardScaler(), LinearSVC(C=c, dual="auto", max_iter=3000, tol=1e-3))
-
-
-def _knn(k: int, seed: int = 0):
-    from sklearn.neighbors import KNeighborsClassifier
-
-    return KNeighborsClassifier(n_neighbors=k, metric="cosine")
-
-
-def _linear(c: float, seed: int = 0):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=300, tol=1e-3))
-
-
-def _mlp3(decay: float, seed: int = 0):
-    from sklearn.neural_network import MLPClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    head = MLPClassifier((256, 256), alpha=decay, max_iter=200, tol=1e-3, random_state=seed)
+    if name == "knn":
+        return KNeighborsClassifier(n_neighbors=int(setting), metric="cosine")
+    if name == "svm":
+        head = LinearSVC(C=setting, dual="auto", max_iter=3000, tol=1e-3)
+    elif name == "linear":
+        head = LogisticRegression(C=setting, max_iter=300, tol=1e-3)
+    else:
+        head = MLPClassifier((256, 256), alpha=setting, max_iter=200, tol=1e-3, random_state=seed)
     return make_pipeline(StandardScaler(), head)
-
-
-# Name of a head: how it is made, the name of its one setting, and what that is chosen from.
-HEADS = {
-    "svm": (_svm, "c", SVM_C),
-    "knn": (_knn, "k", KNN_K),
-    "linear": (_linear, "c", LINEAR_C),  # "MLP-linear" of the literature: one layer, cross-entropy
-    "mlp3": (_mlp3, "decay", MLP3_DECAY),  # "MLP-3": three layers
-}
 
 
 def probe(
@@ -136,53 +118,61 @@ def probe(
     seed: int,
     valid_fraction: float = 0.1,
     heads: tuple[str, ...] = ("svm", "knn"),
-) -> dict:
-    """Classifiers on frozen features: linear SVM, nearest neighbours, and others of `HEADS`.
+) -> dict[str, Any]:
+    """Train classifiers on frozen features and test them.
 
     Args:
-        embed: clouds ``(S, N, 3)`` to features ``(S, D)``, such as ``partial(features, encoder)``.
-        train: labelled clouds; ``valid_fraction`` of each class picks the setting of each head
-            (the first of the best), then all of them are learnt.
-        load_test: called once, after all have been chosen.
+        embed: maps clouds ``(S, N, 3)`` to features ``(S, D)``: ``partial(features, encoder)``.
+        train: labelled clouds.
+        load_test: returns the labelled test clouds; called once, after all settings are chosen.
+        seed: of the held-out shapes and of the heads.
+        valid_fraction: share of each class on which the setting of a head is chosen (the first of
+            the best); the head is then fitted to all of ``train``.
         heads: names in `HEADS`.
 
     Returns:
-        For each head: the choice (``svm_c``, ``knn_k``, ``linear_c``, ``mlp3_decay``),
-        ``*_accuracy`` and ``*_mean_class_accuracy`` (0 to 1) over the test shapes, ``*_correct`` as
-        in `classifier.score`; and of the test features ``rankme``, ``feature_variance``, their
-        ``dim``.
+        For each head its chosen setting (``svm_c``, ``knn_k``, ``linear_c``, ``mlp3_decay``), and
+        over the test shapes ``*_accuracy``, ``*_mean_class_accuracy`` (0 to 1) and ``*_correct``
+        as in `classifier.score`; ``rankme``, ``feature_variance`` and ``dim`` of the test features,
+        and ``num_shapes``.
 
     Raises:
-        ValueError: an unknown head.
+        ValueError: an unknown head, or clouds without labels.
     """
     if unknown := [head for head in heads if head not in HEADS]:
         raise ValueError(f"heads has {unknown}, wanted some of {list(HEADS)}")
     fit, valid = hold_out(train, valid_fraction, seed)
-    parts = {name: embed(c.points).numpy() for name, c in (("fit", fit), ("valid", valid))}
+    fit_features, valid_features = (embed(part.points).numpy() for part in (fit, valid))
     chosen = {}
     for name in heads:
-        make, _, options = HEADS[name]
-        options = [o for o in options if name != "knn" or o <= len(fit)]
+        options = [o for o in HEADS[name][1] if name != "knn" or o <= len(fit)]
         scores = [
-            make(o, seed).fit(parts["fit"], fit.labels).score(parts["valid"], valid.labels)
+            build_head(name, o, seed)
+            .fit(fit_features, fit.labels)
+            .score(valid_features, valid.labels)
             for o in options
         ]
         chosen[name] = options[scores.index(max(scores))]
-    whole = embed(train.points).numpy()
-    models = {name: HEADS[name][0](o, seed).fit(whole, train.labels) for name, o in chosen.items()}
+    train_features = embed(train.points).numpy()
+    fitted = {
+        name: build_head(name, setting, seed).fit(train_features, train.labels)
+        for name, setting in chosen.items()
+    }
     test = load_test()
+    if test.labels is None:
+        raise ValueError(f"{test.name} has no labels to test on")
     embedded = embed(test.points)
-    result = {f"{name}_{HEADS[name][1]}": choice for name, choice in chosen.items()}
+    result: dict[str, Any] = {f"{name}_{HEADS[name][0]}": o for name, o in chosen.items()}
     result |= {
         "rankme": rankme(embedded),
         "feature_variance": feature_variance(embedded),
         "dim": embedded.shape[1],
         "num_shapes": len(test),
     }
-    for name, model in models.items():
-        said = torch.from_numpy(model.predict(embedded.numpy()))
-        scored = accuracy_of(said == test.labels, test.labels)
-        result |= {f"{name}_{key}": scored[key] for key in scored if key != "num_shapes"}
+    for name, head in fitted.items():
+        predicted = torch.from_numpy(head.predict(embedded.numpy()))
+        score = accuracy_of(predicted.eq(test.labels), test.labels)
+        result |= {f"{name}_{key}": score[key] for key in score if key != "num_shapes"}
     return result
 
 
@@ -194,35 +184,41 @@ def few_shot(
     seed: int,
     queries: int = 20,
     folds: int = 10,
-) -> dict:
-    """Few-shot classification of frozen features by a linear SVM (C = 1), ``folds`` episodes.
+) -> dict[str, Any]:
+    """Classify frozen features by a linear SVM (C = 1) in ``folds`` few-shot episodes.
 
-    Each episode draws ``way`` classes, ``shot`` shapes of each to learn and ``queries`` others of
-    each to be asked: the usual protocol on ModelNet40 (5 or 10 way, 10 or 20 shot, 20 queries).
+    Each episode draws ``way`` classes, and of each class ``shot`` support and ``queries`` query
+    shapes: the usual sizes on ModelNet40 are 5 or 10 way, 10 or 20 shot, 20 queries.
 
     Args:
-        features: ``(S, D)``. labels: ``(S,)``. Classes with too few shapes are left out.
+        features: ``(S, D)``.
+        labels: ``(S,)`` int64. Classes with fewer than ``shot + queries`` shapes are left out.
+        way, shot, queries, folds: as above.
+        seed: of the episodes.
 
     Returns:
         ``accuracy`` and ``sd`` over the episodes (0 to 1), and the ``folds`` one by one.
+
+    Raises:
+        ValueError: fewer than ``way`` classes are large enough.
     """
-    rich = [c for c in labels.unique().tolist() if (labels == c).sum() >= shot + queries]
-    if len(rich) < way:
+    classes = [c for c in labels.unique().tolist() if (labels == c).sum() >= shot + queries]
+    if len(classes) < way:
         raise ValueError(
-            f"{len(rich)} classes have {shot} + {queries} shapes or more, wanted {way}: lower way, "
-            "shot or queries"
+            f"{len(classes)} classes have {shot} + {queries} shapes or more, wanted {way}: lower "
+            "way, shot or queries"
         )
-    found = []
+    accuracies = []
     for fold in range(folds):
         generator = named_generator(seed, "few-shot", way, shot, fold)
-        learn, ask = [], []
-        for place in torch.randperm(len(rich), generator=generator)[:way].tolist():
-            own = (labels == rich[place]).nonzero()[:, 0]
-            own = own[torch.randperm(len(own), generator=generator)]
-            learn.append(own[:shot])
-            ask.append(own[shot : shot + queries])
-        learn, ask = torch.cat(learn), torch.cat(ask)
-        model = _svm(1.0).fit(features[learn].numpy(), labels[learn])
-        found.append(float(model.score(features[ask].numpy(), labels[ask])))
-    values = torch.tensor(found, dtype=torch.float64)
-    return {"accuracy": values.mean().item(), "sd": values.std().item(), "folds": found}
+        support_parts, query_parts = [], []
+        for i in torch.randperm(len(classes), generator=generator)[:way].tolist():
+            index = (labels == classes[i]).nonzero()[:, 0]
+            index = index[torch.randperm(len(index), generator=generator)]
+            support_parts.append(index[:shot])
+            query_parts.append(index[shot : shot + queries])
+        support, query = torch.cat(support_parts), torch.cat(query_parts)
+        head = build_head("svm", 1.0).fit(features[support].numpy(), labels[support])
+        accuracies.append(float(head.score(features[query].numpy(), labels[query])))
+    values = torch.tensor(accuracies, dtype=torch.float64)
+    return {"accuracy": values.mean().item(), "sd": values.std().item(), "folds": accuracies}

@@ -1,4 +1,4 @@
-"""What a classifier trained on clean clouds makes of others: corrupted, sparse, turned."""
+"""Accuracy of a classifier on corrupted, sparse and rotated clouds (beyond the paper)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from serplib.data.common import Clouds, DataError, data_root, normalize
+from serplib.data.common import Clouds, DataError, find_folder, normalize
 from serplib.data.formats import check_points, open_npy
-from serplib.evaluation.corruptions import (
-    CORRUPTIONS,
-    _subset,
-    corrupt,
-    rotation_matrix,
-)
+from serplib.evaluation.corruptions import CORRUPTIONS, _subset, corrupt, rotation_matrix
 from serplib.seeding import named_generator
 from serplib.validation import expect
 
-GROUPS = {"density": 5, "noise": 5, "transformation": 5}  # of `CORRUPTIONS`, in its order
+GROUPS = {"density": 5, "noise": 5, "transformation": 5}  # sizes, in the order of `CORRUPTIONS`
 POINTS = (512, 256, 128, 64)
 FOLDERS = ("modelnet40_c", "ModelNet40-C", "modelnet40c")
 
 
-def turned(points: Tensor, about: str, generator: torch.Generator) -> Tensor:
-    """Clouds ``(B, N, 3)`` turned at random about ``"z"``, or any way, ``"so3"``."""
+def rotated(points: Tensor, about: str, generator: torch.Generator) -> Tensor:
+    """Rotate each cloud at random.
+
+    Args:
+        points: ``(B, N, 3)``.
+        about: ``"z"``, or ``"so3"`` for rotations uniform over SO(3).
+        generator: source of all randomness.
+
+    Raises:
+        ValueError: another ``about``.
+    """
     expect(points, "B N 3")
     if about == "z":
         angle = torch.zeros(len(points), 3)
         angle[:, 2] = torch.rand(len(points), generator=generator) * 2 * math.pi
         return points @ rotation_matrix(angle).mT
-    if about == "so3":  # the rotation of a random unit quaternion (w, x, y, z): even over SO(3)
+    if about == "so3":  # a random unit quaternion (w, x, y, z) is uniform over SO(3)
         q = torch.randn(len(points), 4, generator=generator)
         w, x, y, z = (q / q.norm(dim=1, keepdim=True)).unbind(1)
         rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
@@ -42,7 +46,7 @@ def turned(points: Tensor, about: str, generator: torch.Generator) -> Tensor:
 
 
 def modelnet40c(name: str, severity: int, num_shapes: int) -> Tensor | None:
-    """The public file of a corruption, ``data_<name>_<severity>.npy``, or None where there is none.
+    """Read the published file of a corruption; None where there is none.
 
     Returns:
         ``(num_shapes, N', 3)`` float32, in the order of ModelNet40's test split.
@@ -50,7 +54,10 @@ def modelnet40c(name: str, severity: int, num_shapes: int) -> Tensor | None:
     Raises:
         DataError: the file is damaged, or holds another number of shapes.
     """
-    path = data_root(*FOLDERS) / f"data_{name}_{severity}.npy"
+    try:
+        path = find_folder("ModelNet40-C", FOLDERS, "modelnet40_c") / f"data_{name}_{severity}.npy"
+    except DataError:
+        return None
     if not path.is_file():
         return None
     values = open_npy(path)
@@ -68,49 +75,56 @@ def robustness(
     seed: int,
     severities: tuple[int, ...] = (1, 2, 3, 4, 5),
 ) -> dict[str, float]:
-    """Accuracies of one classifier on test clouds that are no longer clean.
+    """Measure the accuracy of a classifier on altered test clouds.
 
     Args:
-        predict: clouds ``(S, N', 3)`` of any N' to classes ``(S,)`` int64.
-        test: the clean test clouds. Where they are all of ModelNet40's and the files of
-            ModelNet40-C lie beside, those are read; else `evaluation.corruptions` are applied.
-        seed: of everything drawn; the same for all classifiers that are compared.
+        predict: maps clouds ``(S, N', 3)`` of any N' to classes ``(S,)`` int64.
+        test: the labelled clean test clouds. For all of ModelNet40's the files of ModelNet40-C are
+            read if present; otherwise `evaluation.corruptions` are applied.
+        seed: of everything random; use one seed for all classifiers that are compared.
+        severities: of the corruptions, 1 to 5.
 
     Returns:
-        ``clean``; ``<corruption>_<severity>``; ``points_<n>``, clouds thinned at random;
-        ``rotated_z``, ``rotated_so3``; each 0 to 1. ``files``, the share of corruptions that came
-        from files.
+        Accuracies, 0 to 1: ``clean``; ``<corruption>_<severity>``; ``points_<n>``, n random points
+        of each cloud; ``rotated_z`` and ``rotated_so3``. ``files`` is the share of corruptions that
+        was read from files.
     """
 
-    def right(points: Tensor) -> float:
-        return (predict(points) == test.labels).double().mean().item()
+    labels = test.labels
+    if labels is None:
+        raise ValueError(f"{test.name} has no labels to test on")
 
-    found = {"clean": right(test.points)}
+    def accuracy(points: Tensor) -> float:
+        return predict(points).eq(labels).double().mean().item()
+
+    result = {"clean": accuracy(test.points)}
     from_files = 0
     for name in CORRUPTIONS:
         for severity in severities:
-            own = named_generator(seed, "robustness", name, severity)
+            generator = named_generator(seed, "robustness", name, severity)
             public = test.name == "modelnet40" and len(test) == 2468
             clouds = modelnet40c(name, severity, len(test)) if public else None
             from_files += clouds is not None
             if clouds is None:
                 parts = test.points.split(64)
-                clouds = torch.cat([corrupt(part, name, severity, own) for part in parts])
-            found[f"{name}_{severity}"] = right(clouds)
+                clouds = torch.cat([corrupt(part, name, severity, generator) for part in parts])
+            result[f"{name}_{severity}"] = accuracy(clouds)
     for count in POINTS:
-        own = named_generator(seed, "robustness", "points", count)
-        found[f"points_{count}"] = right(normalize(_subset(test.points, count, own)))
+        generator = named_generator(seed, "robustness", "points", count)
+        subset = _subset(test.points, count, generator)
+        result[f"points_{count}"] = accuracy(normalize(subset))
     for about in ("z", "so3"):
-        own = named_generator(seed, "robustness", about)
-        found[f"rotated_{about}"] = right(turned(test.points, about, own))
-    return found | {"files": from_files / (len(CORRUPTIONS) * len(severities))}
+        generator = named_generator(seed, "robustness", about)
+        result[f"rotated_{about}"] = accuracy(rotated(test.points, about, generator))
+    return result | {"files": from_files / (len(CORRUPTIONS) * len(severities))}
 
 
-def summary(found: dict[str, float]) -> dict[str, float]:
-    """Means over all corruptions, and over each group, severities together."""
+def summary(accuracies: dict[str, float]) -> dict[str, float]:
+    """Average over all corruptions and over each of `GROUPS`, all severities together."""
     names, means, start = list(CORRUPTIONS), {}, 0
     for group, count in GROUPS.items():
-        own = [v for k, v in found.items() if k.rpartition("_")[0] in names[start : start + count]]
-        means[group] = sum(own) / len(own)
+        members = names[start : start + count]
+        values = [v for k, v in accuracies.items() if k.rpartition("_")[0] in members]
+        means[group] = sum(values) / len(values)
         start += count
     return {"corrupted": sum(means.values()) / len(means)} | means

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from serplib.classifier import Classifier, autoencoder
-from serplib.evaluation.leakage import Blind, another_shape, leakage
+from serplib.evaluation.leakage import PositionOnlyDecoder, leakage, swap_decoder_input
 from serplib.evaluation.reconstruction import restoration
 from serplib.geometry import chamfer_l2
 from serplib.patches import make_patches
@@ -281,44 +281,44 @@ def measured(by_place, epochs):
     return leakage(settings, "masked", grown(32, 0, by_place), grown(16, 1, by_place))
 
 
-def test_blind_decoders():
+def test_position_only_decoders():
     perturbed, clean = clouds(), clouds(seed=1)
     for positions in (False, True):
         torch.manual_seed(0)
-        blind = Blind(TINY, positions, clean=False)
+        decoder = PositionOnlyDecoder(TINY, positions, clean=False)
         seen = []
-        blind.decoder.register_forward_hook(lambda _, given, out, seen=seen: seen.append(out))
-        blind.losses(perturbed, clean, None)["total"].backward()
+        decoder.decoder.register_forward_hook(lambda _, given, out, seen=seen: seen.append(out))
+        decoder.losses(perturbed, clean, None)["total"].backward()
         constant = torch.allclose(seen[0], seen[0][:1, :1].expand_as(seen[0]), atol=1e-6)
         assert constant is not positions  # without positions: one patch for all
-        used = [p.grad is not None for p in blind.position.parameters()]
+        used = [p.grad is not None for p in decoder.position.parameters()]
         assert all(used) if positions else not any(used)
     for cut in (False, True):  # SeRP's patches are cut from the perturbed cloud, masking's are not
-        blind = Blind(TINY, True, clean=cut)
-        blind.decoder.register_forward_hook(lambda _, given, out: seen.append(out))
-        loss = blind.losses(perturbed, clean, None)["total"]
+        decoder = PositionOnlyDecoder(TINY, True, clean=cut)
+        decoder.decoder.register_forward_hook(lambda _, given, out: seen.append(out))
+        loss = decoder.losses(perturbed, clean, None)["total"]
         source = clean if cut else perturbed
         patches = make_patches(source, 8, 6, clean, TINY.normalize, TINY.target_frame)
         torch.testing.assert_close(loss, patch_chamfer(seen[-1], patches.targets))
     # The inside of patches does not matter, only where they are.
-    blind = Blind(TINY, True, clean=True)
+    decoder = PositionOnlyDecoder(TINY, True, clean=True)
     outs = []
-    blind.decoder.register_forward_hook(lambda _, given, out: outs.append(out))
+    decoder.decoder.register_forward_hook(lambda _, given, out: outs.append(out))
     for points in (islands(), islands(seed=1)):
-        blind.losses(points, points, None)
+        decoder.losses(points, points, None)
     assert torch.equal(outs[0], outs[1])
 
 
 def test_the_constant_decoder_finds_the_best_constant():
     """Patches of one point, +1 or -1 away: the best constant is in the middle, at a loss of 2."""
     config = dataclasses.replace(TINY, patch_size=1, normalize="center", target_frame="own")
-    blind = Blind(config, False, clean=True)
-    optimizer = torch.optim.Adam(blind.parameters(), 1e-2)
+    decoder = PositionOnlyDecoder(config, False, clean=True)
+    optimizer = torch.optim.Adam(decoder.parameters(), 1e-2)
     patches = (
         torch.tensor([1.0, -1.0])[torch.arange(48) % 2].view(1, 48, 1) * torch.ones(3) / 3**0.5
     )
     for _ in range(200):
-        predicted = blind.decoder(blind.token.expand(1, 9, -1), torch.zeros(1, 9, 12))[:, :1]
+        predicted = decoder.decoder(decoder.token.expand(1, 9, -1), torch.zeros(1, 9, 12))[:, :1]
         loss = chamfer_l2(predicted[0].expand(48, 1, 3), patches.view(48, 1, 3))
         optimizer.zero_grad()
         loss.backward()
@@ -356,7 +356,7 @@ def test_serps_decoder_leaks_where_it_is_given_positions():
     assert results[False]["full_positions_of_another"] == results[False]["full"]
     assert results[False]["full_latents_of_another"] != results[False]["full"]
     assert results[True]["full_positions_of_another"] != results[True]["full"]
-    # The blind decoders are trained alike, whatever the autoencoder gets.
+    # The position-only decoders are trained alike, whatever the autoencoder gets.
     for name in ("constant", "positions", "positions_of_another"):
         assert results[True][name] == pytest.approx(results[False][name])
 
@@ -371,14 +371,17 @@ def test_another_shape_is_another_and_only_for_a_while():
     model, points = SerpTransformer(TINY).eval(), clouds(3)
     patches = model.encoder.patches(points)
     latent, positions = model.encoder.encode(patches)
-    with another_shape(model, "latents"):
+    with swap_decoder_input(model, "latents"):
         swapped = model.decoder(latent, positions)
     assert torch.equal(swapped, model.decoder(latent[[2, 0, 1]], positions))
     assert torch.equal(model(points)[0], model.decoder(latent, positions))
-    with another_shape(model, "latents"), pytest.raises(ValueError, match="batch of one shape"):
+    with (
+        swap_decoder_input(model, "latents"),
+        pytest.raises(ValueError, match="batch of one shape"),
+    ):
         model(points[:1])
     with pytest.raises(ValueError, match="what is 'centers', wanted 'latents' or 'positions'"):
-        with another_shape(model, "centers"):
+        with swap_decoder_input(model, "centers"):
             pass
 
 

@@ -116,7 +116,7 @@ def test_separable_features_are_found_and_noise_is_not():
     found = probes.probe(flat, train, lambda: test, seed=0)
     assert found["svm_accuracy"] > 0.95 and found["knn_accuracy"] > 0.6
     assert found["num_shapes"] == 90 and found["dim"] == 3
-    assert found["svm_c"] in probes.SVM_C and found["knn_k"] in probes.KNN_K
+    assert found["svm_c"] in probes.HEADS["svm"][1] and found["knn_k"] in probes.HEADS["knn"][1]
     answers = unpack_bits(found["svm_correct"])
     assert len(answers) == 90 and np.mean(answers) == found["svm_accuracy"]
     noise = probes.probe(flat, separable(gap=0.0), lambda: separable(90, gap=0.0, name="t"), 0)
@@ -128,9 +128,10 @@ def test_settings_are_chosen_before_the_test_set_is_seen(monkeypatch):
     """The test set is asked for once, after the last choice; other test labels change nothing."""
     calls = []
     train, test = separable(), separable(90, name="test")
-    make, *rest = probes.HEADS["svm"]
-    told = (lambda c, seed: calls.append(c) or make(c, seed), *rest)
-    monkeypatch.setitem(probes.HEADS, "svm", told)
+    build_head = probes.build_head
+    monkeypatch.setattr(
+        probes, "build_head", lambda *setting: calls.append(setting) or build_head(*setting)
+    )
     found = probes.probe(flat, train, lambda: calls.append("test") or test, seed=0)
     assert calls.count("test") == 1 and calls[-1] == "test"
     wrong = Clouds("made", "test", test.points, test.labels.roll(1), test.classes, "none")
@@ -143,7 +144,8 @@ def test_every_head_finds_what_is_there_and_the_same_again():
     train, test = separable(240), separable(90, name="test")
     heads = tuple(probes.HEADS)
     found = probes.probe(flat, train, lambda: test, seed=0, heads=heads)
-    assert found["linear_c"] in probes.LINEAR_C and found["mlp3_decay"] in probes.MLP3_DECAY
+    assert found["linear_c"] in probes.HEADS["linear"][1]
+    assert found["mlp3_decay"] in probes.HEADS["mlp3"][1]
     for head in heads:
         assert found[f"{head}_accuracy"] > (0.6 if head == "knn" else 0.95), head
         assert np.mean(unpack_bits(found[f"{head}_correct"])) == found[f"{head}_accuracy"]

@@ -71,18 +71,18 @@ def test_rotations_are_rotations():
     quarter = corruptions.rotation_matrix(torch.tensor([[0, 0, math.pi / 2]]))[0]
     torch.testing.assert_close(quarter @ torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0]))
     for about in ("z", "so3"):
-        out = robustness.turned(CLOUDS, about, named_generator(2))
+        out = robustness.rotated(CLOUDS, about, named_generator(2))
         torch.testing.assert_close(squared_distances(out, out), squared_distances(CLOUDS, CLOUDS),
                                    rtol=0, atol=1e-5)  # fmt: skip
         assert torch.allclose(out[..., 2], CLOUDS[..., 2], atol=1e-6) is (about == "z")
     with pytest.raises(ValueError, match="about is 'y', wanted 'z' or 'so3'"):
-        robustness.turned(CLOUDS, "y", named_generator(0))
+        robustness.rotated(CLOUDS, "y", named_generator(0))
 
 
 def test_so3_is_even():
     """Images of one vector are even on the sphere: mean 0, covariance a third of the identity."""
     one = torch.tensor([[[1.0, 0, 0]]]).expand(4000, 1, 3)
-    out = robustness.turned(one, "so3", named_generator(0))[:, 0]
+    out = robustness.rotated(one, "so3", named_generator(0))[:, 0]
     assert out.mean(0).abs().max() < 0.04
     torch.testing.assert_close(out.T @ out / 4000, torch.eye(3) / 3, rtol=0, atol=0.03)
 
@@ -112,7 +112,7 @@ def test_of_a_sphere_the_near_half_is_seen():
     sphere = sphere / sphere.norm(dim=-1, keepdim=True)
     sides = []
     for severity in (1, 2, 3, 4, 5):
-        camera, visible = corruptions._seen(sphere, severity, named_generator(severity))
+        camera, visible = corruptions._visible(sphere, severity, named_generator(severity))
         near = camera[..., 1] < 0
         assert visible[camera[..., 1] < -0.3].float().mean() > 0.95
         assert visible[camera[..., 1] > 0.3].float().mean() < 0.1
