@@ -2,8 +2,9 @@
 
     python tests/check_wheels.py [lock]
 
-Run by hand after `make lock`. Only metadata is fetched. Prints the packages that pip would have to
-build from source and exits with status 1 if there are any.
+Run by hand after `make lock`; it takes 20 minutes, because pip fetches the metadata of each package
+for each platform. Prints the packages that pip would have to build from source, or that refuse a
+Python, and exits with status 1 if there are any.
 """
 
 import re
@@ -13,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13")  # to pip these are 3.11.0, 3.12.0 and 3.13.0
 MACOS = [f"macosx_{major}_0_arm64" for major in range(14, 10, -1)]
 PLATFORMS = {  # glibc 2.28 (2018) and macOS 14 (2023), or newer systems
     "Linux x86_64": [f"manylinux{tag}_x86_64" for tag in ("_2_28", "_2_27", "_2_24", "2014")],

@@ -21,7 +21,7 @@ def declared() -> dict[str, str]:
     lines = list(PROJECT["dependencies"])
     for name, extra in PROJECT["optional-dependencies"].items():
         lines += extra if name != "bench" else []
-    return dict((*line.split(">="), "0")[:2] for line in lines)
+    return dict((*line.split(",")[0].split(">="), "0")[:2] for line in lines)
 
 
 def release(version: str) -> tuple[int, ...]:
