@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from serplib.bottlenecks import (
+    BottleneckOutput,
     GaussianBottleneck,
     GumbelBottleneck,
     Identity,
-    Passed,
     VectorQuantizer,
 )
 from serplib.patches import Patches
@@ -113,7 +113,7 @@ class Vasp(SerpTransformer):
 
     def reconstruct(
         self, perturbed: Tensor, clean: Tensor | None = None
-    ) -> tuple[Tensor, Patches, Passed]:
+    ) -> tuple[Tensor, Patches, BottleneckOutput]:
         """As `forward`, and what the bottleneck says of the tokens it was given."""
         patches = self.encoder.patches(perturbed, clean)
         latent, positions = self.encoder.encode(patches)  # (B, c+1, l)
@@ -153,4 +153,4 @@ class Vasp(SerpTransformer):
                 f"bottleneck {self.vasp.bottleneck!r} has no codes: set 'vq' or 'dvae'"
             )
         latent, _ = self.encoder.encode(self.encoder.patches(points))  # (B, c+1, l)
-        return self.bottleneck.choose(latent[:, 0 if self.vasp.quantize_cls else 1 :])
+        return self.bottleneck.encode(latent[:, 0 if self.vasp.quantize_cls else 1 :])

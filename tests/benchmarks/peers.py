@@ -151,7 +151,7 @@ def quantizer(pool: list[Tensor], codebook_size: int) -> Work:
     tokens = pool[0].flatten(0, 1)[:256].double()  # (256, d)
     codes = ours.codebook.detach().double()  # (K, d)
     exact = torch.cdist(tokens, codes).argmin(1)  # (256,)
-    assert (ours.choose(pool[0]).flatten()[:256] == exact).double().mean() > 0.99
+    assert (ours.encode(pool[0]).flatten()[:256] == exact).double().mean() > 0.99
 
     def step(module):
         def call(i: int) -> None:

@@ -59,7 +59,7 @@ def test_nearest_is_nearest(seed):
 
 def test_what_passes_is_the_nearest_code():
     module, z = quantizer(), tokens()
-    index = module.choose(z)
+    index = module.encode(z)
     passed = module(z)
     assert index.shape == SHAPE[:2]
     torch.testing.assert_close(passed.latent, module.codebook[index])
@@ -107,19 +107,19 @@ def test_straight_through_is_the_identity():
 def test_alpha_moves_the_codes_and_beta_the_encoder():
     module, z = quantizer(alpha=0.7, beta=0.3), tokens()
     losses = module(z).losses
-    error = (z - module.codebook[module.choose(z)]).square().mean().item()
+    error = (z - module.codebook[module.encode(z)]).square().mean().item()
     assert losses["codebook"].item() == pytest.approx(0.7 * error)
     assert losses["commitment"].item() == pytest.approx(0.3 * error)
 
     grad_z, grad_codes = gradients(losses["codebook"], z, module.codebook)
     assert grad_z is None and grad_codes.abs().sum() > 0
     used = torch.zeros(K, dtype=torch.bool)
-    used[module.choose(z)] = True
+    used[module.encode(z)] = True
     assert torch.equal(grad_codes.abs().sum(1) > 0, used)
 
     grad_z, grad_codes = gradients(module(z).losses["commitment"], z, module.codebook)
     assert grad_codes is None
-    by_hand = 0.3 * 2 * (z - module.codebook[module.choose(z)]) / z.numel()  # a mean, not a sum
+    by_hand = 0.3 * 2 * (z - module.codebook[module.encode(z)]) / z.numel()  # a mean, not a sum
     torch.testing.assert_close(grad_z, by_hand)
 
 
@@ -139,7 +139,7 @@ def test_rotation_trick_turns_the_gradient():
     module, z = quantizer(rotation=True), tokens()
     weight = tokens("weight", grad=False)
     passed = module(z).latent
-    e = module.codebook[module.choose(z)].detach()
+    e = module.codebook[module.encode(z)].detach()
     torch.testing.assert_close(passed, e)
     (grad,) = gradients((passed * weight).sum(), z)
     for i in range(SHAPE[0]):
@@ -186,7 +186,7 @@ def test_values_and_gradients_are_theirs(rotation):
     other = theirs(module)
     z, weight = tokens(), tokens("weight", grad=False)
     ours, (values, index, loss) = module(z), other(z)
-    assert torch.equal(module.choose(z), index)
+    assert torch.equal(module.encode(z), index)
     torch.testing.assert_close(ours.latent, values)
     total = sum(ours.losses.values())
     # Both of our terms have the value of theirs; each brings half of its gradient.
@@ -241,7 +241,7 @@ def test_cosine_compares_directions():
         module.codebook.mul_(torch.linspace(0.2, 5, K)[:, None])
     z = tokens()
     similar = F.normalize(z, dim=-1) @ F.normalize(module.codebook, dim=-1).T
-    assert torch.equal(module.choose(z), similar.argmax(-1))
+    assert torch.equal(module.encode(z), similar.argmax(-1))
     module.usage.zero_()  # all codes are restarted between forward and backward
     passed = module(z)
     torch.testing.assert_close(passed.latent.norm(dim=-1), torch.ones(SHAPE[:2]))
@@ -385,12 +385,12 @@ def test_half_precision_tokens():
     with torch.autocast("cpu", torch.bfloat16):
         passed = module(z)
     assert passed.latent.dtype == torch.bfloat16
-    assert torch.equal(module.choose(z), module.choose(z.float()))
+    assert torch.equal(module.encode(z), module.encode(z.float()))
     assert passed.losses["commitment"].dtype == torch.float32
     many, near = quantizer(size=500), tokens("many", (400, DIM), grad=False)
     with torch.autocast("cpu", torch.bfloat16):
-        chosen = many.choose(near)
-    assert torch.equal(chosen, many.choose(near))
+        chosen = many.encode(near)
+    assert torch.equal(chosen, many.encode(near))
     for module in (GaussianBottleneck(DIM), GumbelBottleneck(K, DIM)):
         with torch.autocast("cpu", torch.bfloat16):
             passed = module(z)
@@ -559,7 +559,7 @@ def test_gumbel_sample():
     share = torch.bincount(distance.argmin(1), minlength=K) / 20000
     torch.testing.assert_close(share, module.to_logits(z)[0, 0].softmax(-1), atol=0.02, rtol=0)
     module.eval()
-    torch.testing.assert_close(module(z).latent, module.codebook[module.choose(z)])
+    torch.testing.assert_close(module(z).latent, module.codebook[module.encode(z)])
 
 
 def test_gumbel_by_gradcheck():

@@ -42,7 +42,7 @@ def test_quantize_is_the_vector_quantizer(made, alpha, beta):
     theirs = [tokens("z", 3, 4, 5).requires_grad_(), vq.codebook]
     passed, losses, index = made["quantize"](*ours, alpha, beta)
     found = vq(theirs[0])
-    assert torch.equal(index, vq.choose(theirs[0]))
+    assert torch.equal(index, vq.encode(theirs[0]))
     torch.testing.assert_close(passed, found.latent)
     assert losses.keys() == found.losses.keys()
     for terms, latent in ((losses, passed), (found.losses, found.latent)):
@@ -64,7 +64,7 @@ def test_straight_through(made):
 def test_the_solution_of_exercise_3_is_the_librarys_step(seed):
     vq = VectorQuantizer(6, 3, ema=0.9, epsilon=0.01).train()
     z = 2 + tokens(("ema", seed), 1, 40, 3)
-    usage, sums, index = vq.usage.clone(), vq.token_sum.clone(), vq.choose(z)[0]
+    usage, sums, index = vq.usage.clone(), vq.token_sum.clone(), vq.encode(z)[0]
     fair = 6 / 40  # the library counts in fair shares
     expected = function(EXERCISES["ema_codes"][0], "ema_codes")(
         usage / fair, sums / fair, z[0], index, 0.9, 0.01 / fair
