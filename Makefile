@@ -4,7 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
-NBVAL := --nbval $(NOTEBOOKS) --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 240
+NBVAL := -p tests.notebook_tolerance --nbval $(NOTEBOOKS)
+NBVAL += --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 240
+# The tests of one file stay in one process, in their order; files run side by side.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 SHELL := /bin/bash
 # OpenMP threads that wait spin only briefly: long spinning slows other processes of a busy machine,
 # no spinning doubles the time of a small step on an idle one.
@@ -58,16 +62,16 @@ lint: setup  ## ruff
 	$(BIN)/ruff format --check .
 
 test: lint  ## lint, unit tests, and every notebook executed and compared
-	$(BIN)/python -m pytest -m "not slow" tests $(NBVAL)
+	$(PYTEST) -m "not slow" tests $(NBVAL)
 
 test-notebooks: setup  ## execute every notebook and compare its outputs
-	$(BIN)/python -m pytest -q $(NBVAL)
+	$(PYTEST) -q $(NBVAL)
 
 elsewhere: setup  ## the same with the instructions and thread counts of other processors
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 SERP_FAST=0 \
-	  $(BIN)/python -m pytest -q $(NBVAL)
+	  $(PYTEST) -q $(NBVAL)
 	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-	  $(BIN)/python -m pytest -q $(NBVAL)
+	  $(PYTEST) -q $(NBVAL)
 
 notebooks: setup  ## execute the committed notebooks again and clean them
 	env -u SERP_DATA $(BIN)/jupyter nbconvert --to notebook --execute --inplace $(NOTEBOOKS)
