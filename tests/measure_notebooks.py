@@ -1,9 +1,9 @@
-"""Count each notebook, time it on one core, and write results/notebooks.json.
+"""Count the exercises of each notebook, time it on one core, and write notebooks.json.
 
     python tests/measure_notebooks.py
 
-The README's map has its minutes from there (`test_readme.py`), and `test_notebooks.py` holds the
-counts to what the notebooks are and the seconds to their limit.
+The table of notebooks in the README takes its minutes from this record (`test_readme.py`), and
+`test_notebooks.py` compares the counts with the notebooks and the seconds with their limit.
 """
 
 import json
@@ -49,7 +49,7 @@ def cpu_seconds(name: str) -> float:
 
 
 def counts(name: str) -> dict[str, int]:
-    """Minutes to read (an estimate), cells, words, exercises and planted mistakes of a notebook."""
+    """Minutes to read (an estimate), exercises and planted mistakes of a notebook."""
     text = "\n".join(cell.source for cell in cells(name, "markdown"))
     exercises = [
         re.search(r"exercises\.(\w+)\(", following.source)[1]
@@ -58,16 +58,13 @@ def counts(name: str) -> dict[str, int]:
     ]
     return {
         "read_minutes": int(re.search(r"about (\d+) minutes to read", text)[1]),
-        "prose_cells": len(cells(name, "markdown")),
-        "code_cells": len(cells(name, "code")),
-        "words": len(text.split()),
         "exercises": len(exercises),
         "planted_mistakes": sum(len(MUTANTS[exercise]) for exercise in exercises),
     }
 
 
 def row(name: str, cells: str, record: dict) -> str:
-    """A line of the README's map: what it is, and the two kinds of minutes."""
+    """Build a line of the README's table of notebooks."""
     found = record["notebooks"][name]
     seconds = f"{found['cpu_seconds']:.0f} s"
     return f"| [{name}](notebooks/{name}.ipynb) | {cells} | {found['read_minutes']} | {seconds} |"
