@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from serplib.classifier import (
-    AUTOENCODERS,
-    Classifier,
-    autoencoder,
-    parameters_in_millions,
-)
+from serplib.classifier import MODELS, Classifier, autoencoder, parameters_in_millions
 from serplib.perturbation import Perturbation
 from serplib.pointnet import PointNetConfig
 from serplib.presets import AUTHORS_CODE, PAPER, PRESETS, QUICK, Finetune, Optim, build
@@ -62,7 +57,7 @@ def test_parameters_of_a_paper_block_by_hand():
 def test_there_are_a_preset_for_each_model_and_no_more():
     assert set(PRESETS) == {"paper", "authors_code", "quick", "laptop"}
     assert {name for name, _ in PARAMETERS} == set(PRESETS)
-    assert set(AUTOENCODERS) == {"pointnet", "transformer"}
+    assert set(MODELS) == {"pointnet", "transformer", "vasp", "masked"}
     for name, preset in PRESETS.items():
         assert preset.name == name
         assert build(name) == preset
@@ -149,7 +144,7 @@ def test_the_authors_schedules():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("model", AUTOENCODERS)
+@pytest.mark.parametrize("model", MODELS)
 def test_quick_models_run(model):
     network = autoencoder(QUICK, model).eval()
     clouds = torch.randn(2, 1024, 3, generator=torch.Generator().manual_seed(0))
