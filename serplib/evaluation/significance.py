@@ -1,58 +1,111 @@
-"""How sure a difference of two classifiers is: over seeds, and over test shapes (section 4.2).
+"""Significance of the difference between two classifiers (paper, section 4.2).
 
-Two things vary. Another seed gives other weights, another order and other labels kept:
-`experiments.tables.paired_gain` has the interval over seeds. Another test set would have other
-shapes: the two functions here resample or count shapes, paired, since both classifiers were asked
-about the same ones.
+Two sources of variation are kept apart. Another seed gives other weights, another order and other
+kept labels: `paired_gain` gives the interval over seeds. Another test set would hold other shapes:
+`mcnemar` and `bootstrap_gain` count or resample the shapes, paired, since both classifiers are
+tested on the same ones.
 """
 
 from __future__ import annotations
 
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
+Answers = Sequence[Sequence[bool]]  # right or wrong, (seeds, shapes)
 
-def _paired(ours: list[list[bool]], base: list[list[bool]]) -> tuple[np.ndarray, np.ndarray]:
+
+def mean_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Return mean and sample standard deviation (nan for a single value)."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan
+
+
+def paired_gain(ours: Mapping[int, float], base: Mapping[int, float]) -> dict | None:
+    """Compare two variants over the seeds that both have (paired Student's t).
+
+    Args:
+        ours: value of the one variant by seed.
+        base: value of the other by seed.
+
+    Returns:
+        ``gain`` (mean difference), ``low`` and ``high`` (its 95 % interval, infinite for one seed),
+        ``n`` (common seeds) and ``verdict``: "significant gain", "significant loss" or "not
+        significant". None without a common seed.
+    """
+    from scipy.stats import t
+
+    gains = [ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())]
+    if not gains:
+        return None
+    n = len(gains)
+    mean, sd = mean_sd(gains)
+    half = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.inf
+    verdict = "not significant"
+    if abs(mean) > half:
+        verdict = "significant gain" if mean > 0 else "significant loss"
+    return {"gain": mean, "low": mean - half, "high": mean + half, "n": n, "verdict": verdict}
+
+
+def _paired(ours: Answers, base: Answers) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(ours, dtype=float), np.asarray(base, dtype=float)
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise ValueError(f"answers of {a.shape} and {b.shape}, wanted the same (seeds, shapes)")
     return a, b
 
 
-def mcnemar(ours: list[bool], base: list[bool]) -> dict:
-    """McNemar's exact test of two classifiers on the same shapes.
+def mcnemar(ours: Sequence[bool], base: Sequence[bool]) -> dict[str, float]:
+    """Apply McNemar's exact test to two classifiers tested on the same shapes.
 
-    Only shapes that one gets right and the other does not say which is better; if neither is, they
-    fall on either side like a fair coin.
+    Only the shapes that exactly one classifier gets right carry information. Without a difference
+    they fall on either side with probability 1/2.
+
+    Args:
+        ours: right or wrong, one value a shape.
+        base: the same for the other classifier.
 
     Returns:
-        ``gained`` (right in ``ours`` alone), ``lost`` (right in ``base`` alone) and ``p``, the
-        two-sided probability of a split at least as uneven.
+        ``gained`` (right in ``ours`` only), ``lost`` (right in ``base`` only) and the two-sided
+        ``p``.
+
+    Raises:
+        ValueError: no shapes, or different numbers of them.
     """
     from scipy.stats import binomtest
 
     a, b = _paired([ours], [base])
-    gained, lost = int(((a == 1) & (b == 0)).sum()), int(((a == 0) & (b == 1)).sum())
+    gained, lost = int((a > b).sum()), int((a < b).sum())
     p = binomtest(gained, gained + lost).pvalue if gained + lost else 1.0
     return {"gained": gained, "lost": lost, "p": float(p)}
 
 
 def bootstrap_gain(
-    ours: list[list[bool]], base: list[list[bool]], seed: int = 0, draws: int = 2000
-) -> dict:
-    """The gain in accuracy with its 95 % bootstrap interval over test shapes.
+    ours: Answers, base: Answers, seed: int = 0, draws: int = 2000
+) -> dict[str, float]:
+    """Compute the gain in accuracy with its 95 % bootstrap interval over test shapes (Efron, 1979).
 
     Args:
-        ours, base: right or wrong, ``(seeds, shapes)``, paired along both.
-        draws: how often the shapes are drawn anew, with replacement, the same for all seeds.
+        ours: right or wrong, ``(seeds, shapes)``.
+        base: the same for the other classifier, paired along both axes.
+        seed: of the resampling.
+        draws: number of resamples; each draws shapes with replacement, the same for all seeds.
 
     Returns:
-        ``gain``, ``low`` and ``high``, 0 to 1: percentiles 2.5 and 97.5 (Efron, 1979).
+        ``gain``, ``low`` and ``high`` (percentiles 2.5 and 97.5), as fractions of 1.
+
+    Raises:
+        ValueError: no shapes, or different numbers of seeds or shapes.
     """
+    from scipy.stats import bootstrap
+
     a, b = _paired(ours, base)
     per_shape = (a - b).mean(0)  # (shapes,) mean over seeds
-    generator = np.random.default_rng(seed)
-    means = [
-        generator.choice(per_shape, len(per_shape)).mean() for _ in range(draws)
-    ]  # draws numbers
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"gain": float(per_shape.mean()), "low": float(low), "high": float(high)}
+    gain = float(per_shape.mean())
+    if len(per_shape) == 1:  # nothing to resample
+        return {"gain": gain, "low": gain, "high": gain}
+    found = bootstrap(
+        (per_shape,), np.mean, n_resamples=draws, method="percentile", vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval  # fmt: skip
+    return {"gain": gain, "low": float(found.low), "high": float(found.high)}
