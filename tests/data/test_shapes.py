@@ -1,4 +1,4 @@
-"""The built-in shapes: what they promise, measured."""
+"""Built-in shapes: exact values, uniform sampling, unions, speed."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from serplib.accel import cpu, openmp
 from serplib.data.common import Clouds
 from serplib.data.synthetic.composites import MAX_PRIMITIVES, Composites, union_points
-from serplib.data.synthetic.objects import FAMILIES
 from serplib.data.synthetic.shapes import (
     CATEGORIES,
     DRAWS,
+    FAMILIES,
     GRID,
-    objects,
     objects_clouds,
-    procedural,
     procedural_clouds,
     to_grid,
 )
@@ -34,8 +31,17 @@ MODELNET40 = (
 ).split()
 
 
-def digest(points: torch.Tensor) -> str:
-    return hashlib.sha256(points.numpy().tobytes()).hexdigest()[:16]
+MAKERS = {"objects": objects_clouds, "procedural": procedural_clouds}
+CHECKSUMS = {  # split, shapes, points, seed -> of the objects and their labels, of the composites
+    ("train", 1, 1, 0): ("42dcba5124470fc1", "15ec7bf0b50732b4"),
+    ("train", 64, 128, 1): ("a044fbb4740906e0", "d0f2f6441ee4a454"),
+    ("train", 130, 256, 3): ("de258d37fb8fdbda", "92f0292ed8f2b140"),
+    ("train", 250, 1024, 7): ("419cd1663bf97fe5", "5d51ebf5818936ee"),
+    ("train", 400, 100, 12): ("8f6c23b511b451ff", "d6aa07725e6b1e49"),
+    ("test", 7, 64, 0): ("432bb33188a6ccaa", "94567006810f8e32"),
+    ("test", 130, 256, 3): ("2ecb0dad2d97b505", "1d80caa0c931ee41"),
+    ("test", 33, 2048, 2): ("4f1e1742a75dc467", "b2a49cc817b44996"),
+}
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -44,13 +50,13 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def both() -> dict[str, torch.Tensor]:
-    return {"procedural": procedural(130, 256, 3), "objects": objects(130, 256, 3)[0]}
+    return {name: make("train", 130, 256, 3).points for name, make in MAKERS.items()}
 
 
 # ---- clouds ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["procedural", "objects"])
+@pytest.mark.parametrize("name", MAKERS)
 def test_clouds_lie_on_the_grid_in_the_unit_sphere(both, name):
     points = both[name]
     assert points.shape == (130, 256, 3) and points.dtype == torch.float32
@@ -62,7 +68,7 @@ def test_clouds_lie_on_the_grid_in_the_unit_sphere(both, name):
     assert points.double().mean(1).abs().max() < GRID
 
 
-@pytest.mark.parametrize("name", ["procedural", "objects"])
+@pytest.mark.parametrize("name", MAKERS)
 def test_squared_distances_are_exact_in_float32(both, name):
     points = both[name]  # (S, N, 3)
     single = (points[:, :, None] - points[:, None, :32]).square().sum(-1)  # (S, N, 32)
@@ -71,32 +77,36 @@ def test_squared_distances_are_exact_in_float32(both, name):
 
 
 def test_a_cloud_of_one_point_or_of_equal_points_is_zero():
-    assert procedural(2, 1).eq(0).all() and objects(2, 1)[0].eq(0).all()
+    assert all(make("train", 2, 1).points.eq(0).all() for make in MAKERS.values())
     assert np.all(to_grid(np.ones((3, 2, 5))) == 0)
 
 
-def test_the_same_call_gives_the_same_shapes_and_another_seed_others():
-    assert torch.equal(procedural(5, 64, 1), procedural(5, 64, 1))
-    assert not torch.equal(procedural(5, 64, 1), procedural(5, 64, 2))
-    first, again, other = objects(5, 64, 1), objects(5, 64, 1), objects(5, 64, 2)
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_same_call_gives_the_same_shapes_and_another_seed_others(name):
+    first, again, other = (MAKERS[name]("train", 5, 64, seed) for seed in (1, 1, 2))
+    assert torch.equal(first.points, again.points) and not torch.equal(first.points, other.points)
+    assert first.labels is None or torch.equal(first.labels, again.labels)
 
 
-def test_asking_for_more_keeps_the_first_ones(both):
-    assert torch.equal(procedural(7, 256, 3), both["procedural"][:7])
-    assert torch.equal(procedural(65, 256, 3), both["procedural"][:65])
-    few, labels = objects(121, 256, 3)
-    assert torch.equal(few, both["objects"][:121])
-    assert torch.equal(labels, objects(130, 256, 3)[1][:121])
+@pytest.mark.parametrize("name, sizes", [("procedural", (7, 65)), ("objects", (7, 121))])
+def test_asking_for_more_keeps_the_first_ones(both, name, sizes):
+    for size in sizes:
+        few = MAKERS[name]("train", size, 256, 3)
+        assert torch.equal(few.points, both[name][:size])
+        if few.labels is not None:
+            assert torch.equal(few.labels, MAKERS[name]("train", 130, 1, 3).labels[:size])
 
 
-def test_the_shapes_are_these_on_every_machine():
+@pytest.mark.parametrize("case", CHECKSUMS)
+def test_the_shapes_are_these_on_every_machine(case):
     """If this fails, the shapes have changed: results measured on older ones no longer hold."""
-    points, labels = objects(130, 1024, 7)
-    assert digest(points) == "c2772af27fe53f57"
-    assert digest(labels) == "79a58368f3b650f5"
-    assert digest(procedural(70, 1024, 7)) == "265e4a56edcd55a8"
+    for make, want in zip(MAKERS.values(), CHECKSUMS[case]):
+        clouds = make(*case)
+        assert clouds.checksum == hashlib.sha256(clouds.points.numpy().tobytes()).hexdigest()
+        found = clouds.checksum
+        if clouds.labels is not None:
+            found = hashlib.sha256(f"{found}{clouds.labels.tolist()}".encode()).hexdigest()
+        assert found[:16] == want, clouds.name
 
 
 def test_splits_share_nothing():
@@ -113,11 +123,11 @@ def test_splits_share_nothing():
 
 @pytest.mark.parametrize("bad", [0, -3, 2.0, "8", None])
 def test_bad_sizes_are_refused(bad):
-    for make in (procedural, objects):
+    for make in MAKERS.values():
         with pytest.raises(ValueError, match=r"num_shapes is .*1 or more"):
-            make(bad)
+            make("train", bad)
         with pytest.raises(ValueError, match=r"num_points is .*1 or more"):
-            make(1, bad)
+            make("train", 1, bad)
 
 
 def test_a_bad_split_is_refused():
@@ -134,7 +144,7 @@ def test_categories_are_modelnet40s():
 
 
 def test_labels_are_balanced_in_every_prefix_and_shuffled():
-    _, labels = objects(10 * len(CATEGORIES) + 5, 1)
+    labels = objects_clouds("train", 10 * len(CATEGORIES) + 5, 1).labels
     for size in (len(CATEGORIES), 100, len(labels)):
         counts = labels[:size].bincount(minlength=len(CATEGORIES))
         assert counts.max() - counts.min() <= 1
@@ -272,23 +282,10 @@ def test_a_lone_primitive_keeps_all_its_points_and_bulges_a_little():
 # ---- speed -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("make, least", [(procedural, 150), (objects, 400)])
-def test_many_shapes_a_second(make, least):
-    make(1)
+@pytest.mark.parametrize("name, least", [("procedural", 150), ("objects", 400)])
+def test_many_shapes_a_second(name, least):
+    MAKERS[name]("train", 1)
     start = time.process_time()
-    make(240)
+    MAKERS[name]("train", 240)
     rate = 240 / (time.process_time() - start)
-    assert rate > least, f"{make.__name__}: {rate:.0f} shapes a second, expected {least} or more"
-
-
-@pytest.mark.skipif(openmp.njit is None, reason="numba")
-def test_what_is_hidden_is_the_same_compiled_and_plain(monkeypatch):
-    found = {}
-    for compiled in (True, False):
-        monkeypatch.setattr(cpu, "AVAILABLE", compiled)
-        some = Composites.random(40, rng(5))
-        some = some.rows(np.argsort(-some.count, kind="stable"))
-        drawn, place = some.sample(300, rng(6))
-        found[compiled] = some.outside(drawn, place)
-    assert np.array_equal(found[True], found[False])
-    assert 0.1 < found[True].mean() < 0.9
+    assert rate > least, f"{name}: {rate:.0f} shapes a second, expected {least} or more"

@@ -1,31 +1,30 @@
-"""Random composites of primitives, and points on the surface of their union (for ``shapes``)."""
+"""Random composites of primitives, and points on the surface of their union."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from serplib.accel import cpu, openmp
 from serplib.data.synthetic.surfaces import BALL, BOX, WALL, sample_parts
 
 MAX_PRIMITIVES = 9
-MAX_SWING = 0.06  # of each of the two waves of a height field
+MAX_AMPLITUDE = 0.06  # of each of the two waves of a height field
 
 
 @dataclass(frozen=True)
 class Composites:
-    """S composites of up to P = 9 primitives (components come first: each is a plane of numbers).
+    """S composites of up to P = 9 primitives, stored with components first.
 
     Attributes:
         count: ``(S,)`` int64, how many of the P places are in use.
         kind: ``(S, P)`` int64, 0 box, 1 ellipsoid, 2 cylinder.
         axes: ``(3, 3, S, P)``, three half-axis vectors.
         offset: ``(3, S, P)``, the centres.
-        waves: ``(2, 3, S, 1)``, two directions and frequencies of the height field.
-        phase: ``(2, S, P)``, where each wave starts.
-        swing: ``(S, P)``, the waves' amplitude as a part of the primitive's size.
+        waves: ``(2, 3, S, 1)``, wave vectors of the height field.
+        phase: ``(2, S, P)``, phases of the waves.
+        amplitude: ``(S, P)``, of the waves, relative to the primitive's size.
     """
 
     count: np.ndarray
@@ -34,11 +33,11 @@ class Composites:
     offset: np.ndarray
     waves: np.ndarray
     phase: np.ndarray
-    swing: np.ndarray
+    amplitude: np.ndarray
 
     @classmethod
     def random(cls, num_shapes: int, rng: np.random.Generator) -> Composites:
-        """1 to 9 primitives with half-axes from U(0.25, 2), rotations and offsets, all random."""
+        """Draw 1 to 9 primitives a shape: half-axes from U(0.25, 2), rotations and offsets."""
         size = (num_shapes, MAX_PRIMITIVES)
         return cls(
             count=1 + (rng.random(num_shapes) * MAX_PRIMITIVES).astype(np.int64),
@@ -47,21 +46,16 @@ class Composites:
             offset=3.0 * rng.random((3, *size)) - 1.5,
             waves=1.6 * rng.random((2, 3, num_shapes, 1)) - 0.8,
             phase=rng.random((2, *size)),
-            swing=MAX_SWING * rng.random(size),
+            amplitude=MAX_AMPLITUDE * rng.random(size),
         )
 
-    def rows(self, which: np.ndarray | slice) -> Composites:
-        """The composites at ``which`` (int64 indices, or a slice)."""
-        names = ("axes", "offset", "waves", "phase")
-        return Composites(
-            self.count[which],
-            self.kind[which],
-            *(getattr(self, name)[..., which, :] for name in names),
-            self.swing[which],
-        )
+    def rows(self, index: np.ndarray | slice) -> Composites:
+        """Return the composites at ``index`` (int64 indices, or a slice)."""
+        planes = {f.name: getattr(self, f.name)[..., index, :] for f in fields(self)[1:]}
+        return Composites(count=self.count[index], **planes)
 
     def parts(self) -> tuple[np.ndarray, np.ndarray]:
-        """The table that ``sample_parts`` takes, ``(R, 16)``, and each row's place, ``(R,)``."""
+        """Return the table that ``sample_parts`` takes, ``(R, 16)``, and each row's place (R,)."""
         shape, place = np.nonzero(np.arange(MAX_PRIMITIVES) < self.count[:, None])  # (Q,) each
         kind = self.kind[shape, place]
         a, b, c = self.axes[:, :, shape, place].transpose(0, 2, 1)  # (Q, 3) each
@@ -77,43 +71,46 @@ class Composites:
         order = np.argsort(rows[:, 0], kind="stable")
         return rows[order], place[order]
 
-    def height(self, away: np.ndarray, shape: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """The height field in the direction of ``away`` ``(3, ...)`` from the centres.
+    def height(self, local: np.ndarray, shape: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Evaluate the height field; a primitive is scaled by 1 + height.
 
-        A primitive is scaled by 1 + height, which pushes its surface in and out. ``shape`` and
-        ``place`` (int64, broadcast to ``...``) name the primitives. The waves are parabolas from
-        -1 to 1 of period 1: as smooth as the eye wants, and cheaper than sines.
+        Args:
+            local: ``(3, ...)``, points relative to the centre of their primitive. Only their
+                direction counts.
+            shape: int64, broadcast to ``...``, with ``place`` the primitive of each point.
+            place: the same.
+
+        Returns:
+            ``(...)``: two waves, each of parabolas from -1 to 1 of period 1, cheaper than sines.
         """
-        x, y, z = away / np.sqrt(away[0] ** 2 + away[1] ** 2 + away[2] ** 2)
+        x, y, z = local / np.sqrt(local[0] ** 2 + local[1] ** 2 + local[2] ** 2)
         height = np.zeros_like(x)
-        flat = shape * MAX_PRIMITIVES + place  # one index is sooner looked up than two
+        flat = shape * MAX_PRIMITIVES + place  # take() is faster with one index than with two
         for (p, q, r), phase in zip(self.waves[..., 0], self.phase):
-            turn = p[shape] * x  # in place from here on: large temporaries cost more than sums
-            turn += q[shape] * y
-            turn += r[shape] * z
-            turn += phase.take(flat)
-            turn -= np.rint(turn)
-            height += turn * (0.5 - np.abs(turn))
-        height *= 16 * self.swing.take(flat)
+            wave = p[shape] * x  # in place from here on, without large temporaries
+            wave += q[shape] * y
+            wave += r[shape] * z
+            wave += phase.take(flat)
+            wave -= np.rint(wave)
+            height += wave * (0.5 - np.abs(wave))
+        height *= 16 * self.amplitude.take(flat)
         return height
 
     def sample(self, num_points: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Points ``(3, S, N)`` all over the displaced primitives, and the places ``(S, N)``."""
+        """Sample points ``(3, S, N)`` on the displaced primitives, and their places ``(S, N)``."""
         parts, place = self.parts()
         points, part = sample_parts(parts, len(self.count), num_points, rng)  # (3, S, N), (S, N)
         place = place[part]  # (S, N)
         shape = np.arange(len(place))[:, None]  # (S, 1)
         flat = shape * MAX_PRIMITIVES + place  # (S, N)
         at = np.stack([plane.take(flat) for plane in self.offset])  # (3, S, N)
-        away = points - at
-        height = self.height(away, shape, place)  # (S, N)
-        height += 1
-        away *= height
-        away += at
-        return away, place
+        local = points - at
+        local *= self.height(local, shape, place) + 1
+        local += at
+        return local, place
 
     def inside(self, points: np.ndarray, place: int) -> np.ndarray:
-        """Which points ``(3, S, N)`` lie strictly inside the primitive at ``place``: ``(S, N)``."""
+        """Tell which points ``(3, S, N)`` lie strictly inside a primitive: ``(S, N)`` bool."""
         at, axes = self.offset[:, :, place, None], self.axes[:, :, :, place, None]  # (.., S, 1)
         x, y, z = points - at  # (S, N) each
         u, v, w = axes / (axes**2).sum(1, keepdims=True)  # (3, S, 1) each
@@ -121,25 +118,22 @@ class Composites:
         kind = self.kind[:, place, None]
         across = np.where(kind == 0, np.maximum(u, v), u + v)
         size = np.where(kind == 1, across + w, np.maximum(across, w))  # squared: 1 on the surface
-        swing = 2 * self.swing[:, place, None]
-        inside = size < (1 - swing) ** 2
-        shape, column = np.nonzero(~inside & (size < (1 + swing) ** 2))  # here the height decides
-        away = np.stack([k[shape, column] for k in (x, y, z)])
-        height = self.height(away, shape, np.array(place))
+        most = 2 * self.amplitude[:, place, None]
+        inside = size < (1 - most) ** 2
+        shape, column = np.nonzero(~inside & (size < (1 + most) ** 2))  # here the height decides
+        local = np.stack([k[shape, column] for k in (x, y, z)])
+        height = self.height(local, shape, np.array(place))
         inside[shape, column] = size[shape, column] < (1 + height) ** 2
         return inside
 
-    def outside(self, points: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """Which points ``(3, S, N)`` no other primitive holds strictly inside: ``(S, N)`` bool.
+    def visible(self, points: np.ndarray, place: np.ndarray) -> np.ndarray:
+        """Tell which points lie strictly inside no other primitive: ``(S, N)`` bool.
 
-        ``place (S, N)`` names the primitive that each lies on; the fuller composites come first.
+        Args:
+            points: ``(3, S, N)``; composites with more primitives come first.
+            place: ``(S, N)``, the primitive that each point lies on.
         """
         keep = np.ones(place.shape, bool)
-        if cpu.AVAILABLE:
-            unit = self.axes / (self.axes**2).sum(1, keepdims=True)  # (3, 3, S, P)
-            waves = (self.waves[..., 0], self.phase, self.swing)
-            _cross_out(points, place, self.count, self.kind, unit, self.offset, *waves, keep)
-            return keep
         for other in range(self.count[0] if self.count[0] > 1 else 0):
             rows = slice(0, int((other < self.count).sum()))
             hidden = self.rows(rows).inside(points[:, rows], other)
@@ -147,40 +141,8 @@ class Composites:
         return keep
 
 
-@openmp.compiled
-def _cross_out(points, place, count, kind, unit, offset, waves, phase, swing, keep):
-    """`Composites.inside` point by point, in the same steps: the same bits, no temporaries."""
-    for s in range(place.shape[0]):
-        for j in range(place.shape[1]):
-            for other in range(count[s]):
-                x = points[0, s, j] - offset[0, s, other]
-                y = points[1, s, j] - offset[1, s, other]
-                z = points[2, s, j] - offset[2, s, other]
-                k = unit[:, :, s, other]
-                u = (k[0, 0] * x + k[0, 1] * y + k[0, 2] * z) ** 2
-                v = (k[1, 0] * x + k[1, 1] * y + k[1, 2] * z) ** 2
-                w = (k[2, 0] * x + k[2, 1] * y + k[2, 2] * z) ** 2
-                across = max(u, v) if kind[s, other] == 0 else u + v
-                size = across + w if kind[s, other] == 1 else max(across, w)
-                most = 2 * swing[s, other]
-                if other == place[s, j] or size >= (1 + most) ** 2:
-                    continue
-                if size >= (1 - most) ** 2:  # here the height decides
-                    r = np.sqrt(x**2 + y**2 + z**2)
-                    height = 0.0
-                    for wave in range(2):
-                        a, b, c = waves[wave, 0, s], waves[wave, 1, s], waves[wave, 2, s]
-                        turn = a * (x / r) + b * (y / r) + c * (z / r) + phase[wave, s, other]
-                        turn -= np.rint(turn)
-                        height += turn * (0.5 - abs(turn))
-                    if size >= (1 + 16 * swing[s, other] * height) ** 2:
-                        continue
-                keep[s, j] = False
-                break
-
-
 def _rotations(uniform: np.ndarray) -> np.ndarray:
-    """Uniform rotations from uniform numbers (Shoemake): ``(3, ...)`` to ``(3, 3, ...)``."""
+    """Turn uniform numbers ``(3, ...)`` into uniform rotations ``(3, 3, ...)`` (Shoemake)."""
     u, v, w = uniform[0], 2 * math.pi * uniform[1], 2 * math.pi * uniform[2]
     a, b = np.sqrt(1 - u) * np.sin(v), np.sqrt(1 - u) * np.cos(v)
     c, d = np.sqrt(u) * np.sin(w), np.sqrt(u) * np.cos(w)
@@ -193,7 +155,7 @@ def _rotations(uniform: np.ndarray) -> np.ndarray:
 def union_points(
     composites: Composites, num_points: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points on the surface of the union: those that no other primitive holds inside.
+    """Sample points on the surface of unions: those strictly inside no other primitive.
 
     Args:
         composites: S composites.
@@ -208,12 +170,12 @@ def union_points(
     points = np.empty((3, num_shapes * num_points))
     places = np.empty(num_shapes * num_points, np.int64)
     filled = np.zeros(num_shapes, np.int64)
-    order = np.argsort(-composites.count, kind="stable")  # the fuller composites first
+    order = np.argsort(-composites.count, kind="stable")  # as `visible` needs them
     while (short := order[filled[order] < num_points]).size:
         some = composites.rows(short)
         num_drawn = num_points // 2 + 1 if filled.any() else 3 * num_points // 2 + 1  # M
         drawn, place = some.sample(num_drawn, rng)  # (3, T, M), (T, M)
-        keep = some.outside(drawn, place)  # (T, M)
+        keep = some.visible(drawn, place)  # (T, M)
         rank = np.cumsum(keep, 1) + (filled[short, None] - 1)  # (T, M)
         source = np.flatnonzero(keep & (rank < num_points))
         target = (short[:, None] * num_points + rank).ravel()[source]

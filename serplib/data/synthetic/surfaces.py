@@ -1,45 +1,51 @@
-"""Parts of a shape, and points spread over their surfaces evenly by area (for ``shapes``)."""
+"""Shapes as tables of parts, and points sampled uniformly on the surfaces of the parts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-BOX, BALL, WALL = 0.0, 1.0, 2.0
+BOX, BALL, WALL = 0.0, 1.0, 2.0  # kinds of parts
 Point = Sequence[float]
 
 
 class Parts:
-    """The table of parts of one shape, and its random numbers.
+    """The table of parts of one shape, and the random numbers that its proportions are drawn from.
 
     Attributes:
-        rows: tuples of 16 numbers: shape, kind, frame (three half-axis vectors), offset, two
-            parameters (box: the top's size as a part of the bottom's, in x and y; ball: from which
-            to which height of the unit ball; wall: bottom and top radius).
-        turn: quarter turns about z that the whole shape is given at the end.
+        rows: tuples of 16 numbers: shape, kind, three half-axis vectors, offset, two parameters
+            (box: ratio of its top to its bottom, in x and y; ball: heights on the unit ball between
+            which it is kept; wall of revolution: bottom and top radius).
+        turn: quarter turns about z that are applied to the whole shape.
     """
 
     def __init__(self, shape: int, draws: Sequence[float]) -> None:
-        self.shape, self.rows, self.turn = float(shape), [], 0
+        self.shape, self.turn = float(shape), 0
+        self.rows: list[tuple[float, ...]] = []
         self._draws = iter(draws)
 
     def u(self, low: float, high: float) -> float:
-        """A number from U(low, high)."""
+        """Draw a number from U(low, high)."""
         return low + (high - low) * next(self._draws)
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return next(self._draws) < probability
 
+    def maybe(self, probability: float) -> Parts:
+        """Return this table with the given probability, otherwise one whose parts are dropped."""
+        return self if self.chance(probability) else Parts(0, ())
+
     def count(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
+        """Draw an integer from low to high, both included."""
         return low + int(next(self._draws) * (high - low + 1))
 
     def pick(self, *weights: float) -> int:
-        """An index, drawn with these weights (which sum to 1)."""
+        """Draw an index with these weights, which sum to 1."""
         left = next(self._draws)
         for index, weight in enumerate(weights[:-1]):
             left -= weight
@@ -53,45 +59,77 @@ class Parts:
         self.rows.append((self.shape, kind, *a, *b, *c, *at, p, q))
 
     def box(self, at: Point, half: Point, taper: Point = (1, 1), tilt: float = 0.0) -> None:
-        """A box, its top ``taper`` times its bottom, turned by ``tilt`` about x."""
+        """Add a box with centre and half-sizes, its top ``taper`` times its bottom.
+
+        Args:
+            tilt: angle in radians by which it is rotated about x.
+        """
         (x, y, z), c, s = half, math.cos(tilt), math.sin(tilt)
-        self._add(BOX, (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c), at, *taper)
+        p, q = taper
+        self._add(BOX, (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c), at, p, q)
+
+    def pair(self, at: Point, half: Point) -> None:
+        """Add a box and its mirror image in x, the image first."""
+        self.box((-at[0], *at[1:]), half)
+        self.box(at, half)
 
     def beam(self, start: Point, end: Point, a: Point, b: Point, taper: Point = (1, 1)) -> None:
-        """A beam between two points with the half-widths ``a`` and ``b`` (vectors) at the start."""
-        c = tuple((e - s) / 2 for s, e in zip(start, end))
-        at = tuple((e + s) / 2 for s, e in zip(start, end))
+        """Add a beam between two points, with half-width vectors ``a`` and ``b`` at its start."""
+        c = [(e - s) / 2 for s, e in zip(start, end)]
+        at = [(e + s) / 2 for s, e in zip(start, end)]
         self._add(BOX, a, b, c, at, *taper)
 
     def ball(self, at: Point, half: Point, low: float = -1.0, high: float = 1.0) -> None:
-        """An ellipsoid, or its piece from ``low`` to ``high`` (-1 is the bottom, 1 the top)."""
+        """Add an ellipsoid, or its piece from ``low`` to ``high`` (-1 bottom, 1 top)."""
         x, y, z = half
         self._add(BALL, (x, 0.0, 0.0), (0.0, y, 0.0), (0.0, 0.0, z), at, low, high)
 
     def tube(self, start: Point, end: Point, radius: float, taper: float = 1.0) -> None:
-        """A round rod between two points, without caps."""
-        d = tuple((e - s) / 2 for s, e in zip(start, end))
-        at = tuple((e + s) / 2 for s, e in zip(start, end))
+        """Add a round rod without caps between two points."""
+        d = [(e - s) / 2 for s, e in zip(start, end)]
+        at = [(e + s) / 2 for s, e in zip(start, end)]
         flat, length = math.hypot(d[0], d[1]), math.hypot(*d)
         a = (-d[1] / flat, d[0] / flat, 0.0) if flat > 1e-9 * length else (1.0, 0.0, 0.0)
-        b = tuple((d[i - 2] * a[i - 1] - d[i - 1] * a[i - 2]) / length for i in range(3))
+        b = [(d[i - 2] * a[i - 1] - d[i - 1] * a[i - 2]) / length for i in range(3)]
         self._add(WALL, a, b, d, at, radius, radius * taper)
 
     def lathe(
         self, profile: Sequence[Point], at: Point = (0, 0, 0), scale: Point = (1, 1), axis: int = 2
     ) -> None:
-        """The surface swept by a polyline of (radius, height) about the z (2) or y (1) axis."""
+        """Add the surface of revolution of a polyline of (radius, height), about z (2) or y (1)."""
         (sx, sy), (x, y, z) = scale, at
         for (r0, h0), (r1, h1) in pairwise(profile):
             mid, half = (h0 + h1) / 2, (h1 - h0) / 2
             if axis == 2:
-                axes, middle = ((sx, 0, 0), (0, sy, 0), (0, 0, half)), (x, y, z + mid)
+                self._add(WALL, (sx, 0, 0), (0, sy, 0), (0, 0, half), (x, y, z + mid), r0, r1)
             else:
-                axes, middle = ((sx, 0, 0), (0, 0, sy), (0, half, 0)), (x, y + mid, z)
-            self._add(WALL, *axes, middle, r0, r1)
+                self._add(WALL, (sx, 0, 0), (0, 0, sy), (0, half, 0), (x, y + mid, z), r0, r1)
+
+    def drum(
+        self,
+        low: float,
+        high: float,
+        radius: float = 1,
+        scale: Point = (1, 1),
+        at: Point = (0, 0, 0),
+    ) -> None:
+        """Add a closed cylinder from height ``low`` to ``high``."""
+        self.lathe([(0, low), (radius, low), (radius, high), (0, high)], at, scale)
+
+    def slab(self, oval: float, high: float, thick: float, wide: float, deep: float) -> bool:
+        """Add a seat or table top at height ``high``: an oval with probability ``oval``, or a box.
+
+        Returns:
+            Whether it is an oval.
+        """
+        if self.chance(oval):
+            self.drum(high - thick, high + thick, scale=(wide, deep))
+            return True
+        self.box((0, 0, high), (wide, deep, thick))
+        return False
 
     def legs(self, x: float, y: float, top: float, thick: float, splay: float, style: int) -> None:
-        """Four legs at (+-x, +-y) from ``top`` to the floor: square, round or tapering."""
+        """Add four legs from (+-x, +-y, top) to the floor: square (0), round (1), tapering (2)."""
         for sx in (-1, 1):
             for sy in (-1, 1):
                 start, end = (sx * x, sy * y, top), (sx * (x + splay), sy * (y + splay), 0.0)
@@ -102,15 +140,39 @@ class Parts:
                     self.beam(start, end, (thick, 0, 0), (0, thick, 0), taper)
 
 
-# ---- points spread over parts ------------------------------------------------------------------
-# A point of a part is offset + q @ frame, where q lies on a box, on the unit ball or on a wall of
-# revolution of height -1 to 1.
+@dataclass(frozen=True)
+class Family:
+    """A family of objects, called with the ``Parts`` to fill.
+
+    Attributes:
+        build: draws proportions and adds parts, z up, front towards -y. Lengths are relative:
+            clouds are scaled later.
+        headings: probabilities of 0 to 3 quarter turns about z, drawn last; none for no turn.
+    """
+
+    build: Callable[[Parts], None]
+    headings: tuple[float, ...]
+
+    def __call__(self, parts: Parts) -> None:
+        self.build(parts)
+        if self.headings:
+            parts.turn = parts.pick(*self.headings)
+
+
+def family(*headings: float) -> Callable[[Callable[[Parts], None]], Family]:
+    """Make a function the family of objects of its name (decorator)."""
+    return lambda build: Family(build, headings)
+
+
+# ---- sampling -----------------------------------------------------------------------------------
+# A point of a part is offset + q @ half-axes, where q lies on a box, on the unit ball or on a wall
+# of revolution of height -1 to 1.
 
 
 def sample_parts(
     parts: np.ndarray, num_shapes: int, num_points: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points spread evenly by area over the surface of each shape's parts, in random order.
+    """Sample points uniformly by area on the parts of each shape, in random order.
 
     Args:
         parts: ``(P, 16)`` float64, sorted by shape; every shape has a part of some area.
@@ -138,29 +200,34 @@ def sample_parts(
     points = np.empty((3, num_shapes * num_points))
     flat = len(quad_area)
     kind = np.concatenate([np.full(flat, BOX), rounds[1]])[patch]  # (S N,)
-    for of, table, first, spread in (
-        (BOX, quads, 0, _on_quads),
-        (BALL, rounds, flat, _on_balls),
-        (WALL, rounds, flat, _on_walls),
-    ):
-        index = np.flatnonzero(kind == of)
-        for plane, values in zip(points, spread(table, patch[index] - first, rng)):
-            plane[index] = values
-    mixed = np.argsort(rng.random(num_points))  # an order that the shapes share
+    for of in (BOX, BALL, WALL):
+        chosen = np.flatnonzero(kind == of)
+        if of == BOX:
+            values = _on_quads(quads, patch[chosen], rng)
+        else:
+            values = _on_rounds(rounds, patch[chosen] - flat, rng, of == WALL)
+        for plane, coordinate in zip(points, values):
+            plane[chosen] = coordinate
+    mixed = np.argsort(rng.random(num_points))  # one order for all shapes
     points = points.reshape(3, num_shapes, num_points).take(mixed, -1)
     return points, part[patch].reshape(num_shapes, num_points).take(mixed, -1)
 
 
 def _along(start: np.ndarray, end: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Where between two widths to stand so that area comes out even (inverse of its share)."""
+    """Map uniform numbers to positions between two widths, in proportion to the area there."""
     root = np.sqrt(start * start + (end * end - start * start) * uniform)
     return uniform * (start + end) / np.maximum(start + root, 1e-300)
 
 
 def _quads(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Six trapezoids per box: middle of an edge, way to the other, edge, two widths; and areas."""
+    """Cut boxes ``(B, 16)`` into six trapezoids each.
+
+    Returns:
+        ``(11, 6 B)``: midpoint of an edge, vector to the opposite edge, vector along the edge and
+        the two widths; and ``(6 B,)`` areas.
+    """
     a, b, c, at = (boxes[:, i : i + 3] for i in (2, 5, 8, 11))  # (B, 3) each
-    tx, ty = boxes[:, 14:15], boxes[:, 15:16]  # (B, 1): the top's size as a part of the bottom's
+    tx, ty = boxes[:, 14:15], boxes[:, 15:16]  # (B, 1): ratio of the top to the bottom
     one = np.ones_like(tx)
     first = [-b - c, c - ty * b, -b - c, b - c, -a - c, a - c]
     way = [2 * b, 2 * ty * b, 2 * c + (1 - ty) * b, 2 * c - (1 - ty) * b]
@@ -174,26 +241,24 @@ def _quads(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return quads, np.sqrt(cross) * (start + end) / 2
 
 
-def _on_quads(quads: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    along, across = rng.random((2, len(which)))
-    start, end = quads[9][which], quads[10][which]
+def _on_quads(quads: np.ndarray, index: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Sample a point on each trapezoid in ``index`` ``(n,)``: three arrays ``(n,)``."""
+    along, across = rng.random((2, len(index)))
+    start, end = quads[9][index], quads[10][index]
     along = _along(start, end, along)
     width = (start + (end - start) * along) * (across - 0.5)
-    return np.stack(
-        [
-            quads[i].take(which)
-            + along * quads[i + 3].take(which)
-            + width * quads[i + 6].take(which)
-            for i in range(3)
-        ]
-    )  # (3, n)
+    planes = ((quads[i].take(index) for i in (k, k + 3, k + 6)) for k in range(3))
+    return [first + along * way + width * edge for first, way, edge in planes]
 
 
 def _rounds(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of balls and walls: the part's own 16, three squared stretches and their bound; area.
+    """Prepare balls and walls ``(R, 16)`` for sampling.
 
-    A frame with half-axes a, b, c stretches an element of area with unit normal n by
+    Half-axes a, b, c stretch an element of area with unit normal n by
     sqrt((b c nx)^2 + (a c ny)^2 + (a b nz)^2).
+
+    Returns:
+        ``(20, R)``: the 16 columns, three squared stretches and their bound; and ``(R,)`` areas.
     """
     a2, b2, c2 = ((parts[:, i : i + 3] ** 2).sum(1) for i in (2, 5, 8))  # (R,) each
     wall, p, q = parts[:, 1] == WALL, parts[:, 14], parts[:, 15]
@@ -213,48 +278,33 @@ def _rounds(parts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rounds, 2 * math.pi * mean * np.where(wall, (p + q) / 2, q - p)
 
 
-def _on_walls(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    start, end = rounds[14][which], rounds[15][which]
-    share = _along(start, end, rng.random(len(which)))
-    cos, sin = _turn(len(which), rng)
-    part, todo = which, slice(None)  # thin the angles, so as to be even on what the frames make
-    while len(part):
-        x, y, z, bound = (rounds[i].take(part) for i in (16, 17, 18, 19))
-        stretch = y + (x - y) * cos[todo] ** 2 + z
-        again = np.flatnonzero(rng.random(len(part)) ** 2 * bound > stretch)
-        todo = again if part is which else todo[again]
-        part = part[again]
-        cos[todo], sin[todo] = _turn(len(part), rng)
-    radius = start + (end - start) * share
-    return _placed(rounds, which, (radius * cos, radius * sin, 2 * share - 1))
+def _on_rounds(
+    rounds: np.ndarray, index: np.ndarray, rng: np.random.Generator, wall: bool
+) -> list[np.ndarray]:
+    """Sample a point on each ball, or wall, in ``index`` ``(n,)``: three arrays ``(n,)``.
 
-
-def _on_balls(rounds: np.ndarray, which: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-    low, span = rounds[14][which], rounds[15][which] - rounds[14][which]
-    height = low + span * rng.random(len(which))  # even on the unit ball (Archimedes)
-    cos, sin = _turn(len(which), rng)
-    part, todo = which, slice(None)
-    while len(part):
-        x, y, z, bound = (rounds[i].take(part) for i in (16, 17, 18, 19))
+    Points uniform on the unit ball or wall are accepted in proportion to the stretch of the area.
+    """
+    low, high = rounds[14][index], rounds[15][index]
+    height = rng.random(len(index))
+    height = _along(low, high, height) if wall else low + (high - low) * height
+    cos, sin = _cos_sin(len(index), rng)
+    todo = np.arange(len(index))
+    while len(todo):
+        x, y, z, bound = (rounds[i].take(index[todo]) for i in (16, 17, 18, 19))
         across = y + (x - y) * cos[todo] ** 2
-        stretch = across + (z - across) * height[todo] ** 2
-        again = np.flatnonzero(rng.random(len(part)) ** 2 * bound > stretch)
-        todo = again if part is which else todo[again]
-        part = part[again]
-        cos[todo], sin[todo] = _turn(len(part), rng)
-        height[todo] = low[todo] + span[todo] * rng.random(len(part))
-    radius = np.sqrt(np.maximum(1 - height * height, 0))
-    return _placed(rounds, which, (radius * cos, radius * sin, height))
+        stretch = across + (z if wall else (z - across) * height[todo] ** 2)
+        todo = todo[rng.random(len(todo)) ** 2 * bound > stretch]
+        cos[todo], sin[todo] = _cos_sin(len(todo), rng)
+        if not wall:
+            height[todo] = low[todo] + (high[todo] - low[todo]) * rng.random(len(todo))
+    radius = low + (high - low) * height if wall else np.sqrt(np.maximum(1 - height * height, 0))
+    x, y, z = radius * cos, radius * sin, 2 * height - 1 if wall else height
+    planes = ((rounds[i + k].take(index) for i in (2, 5, 8, 11)) for k in range(3))
+    return [x * a + y * b + z * c + at for a, b, c, at in planes]
 
 
-def _turn(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def _cos_sin(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draw angles, uniform over the circle: their cosines and sines, ``(size,)`` each."""
     phi = 2 * math.pi * rng.random(size)
     return np.cos(phi), np.sin(phi)
-
-
-def _placed(
-    rounds: np.ndarray, which: np.ndarray, unit: tuple[np.ndarray, ...]
-) -> list[np.ndarray]:
-    x, y, z = unit
-    columns = [[rounds[i + k].take(which) for i in (2, 5, 8, 11)] for k in range(3)]
-    return [x * a + y * b + z * c + at for a, b, c, at in columns]  # 3 of (n,)
