@@ -1,15 +1,15 @@
-"""Point clouds to learn from: built-in and real sets (paper, section 4.1)."""
+"""Point clouds to train on: built-in and real sets (paper, section 4.1)."""
 
 from __future__ import annotations
 
+from serplib.data import modelnet, scanobjectnn, shapenet
 from serplib.data.common import Clouds, DataError, normalize
-from serplib.data.modelnet import modelnet40_clouds
-from serplib.data.scanobjectnn import VARIANTS, scanobjectnn_clouds
-from serplib.data.shapenet import shapenet55_clouds
+from serplib.data.prepare import Source, prepare, remedy
 
-NAMES = ("objects", "procedural", "modelnet40", "shapenet55", *VARIANTS)
+BUILT_IN = ("objects", "procedural")
+NAMES = (*BUILT_IN, "modelnet40", "shapenet55", *scanobjectnn.VARIANTS)
 SPLITS = ("train", "test")
-BUILT_IN_SHAPES = 1024  # of a built-in set, where the caller names no number
+BUILT_IN_SHAPES = 1024  # of a built-in set, where the caller gives no number
 
 __all__ = ["NAMES", "SPLITS", "Clouds", "DataError", "load", "normalize"]
 
@@ -17,7 +17,7 @@ __all__ = ["NAMES", "SPLITS", "Clouds", "DataError", "load", "normalize"]
 def load(
     name: str, split: str, num_shapes: int | None = None, num_points: int = 1024, seed: int = 0
 ) -> Clouds:
-    """A split of a data set, each cloud centred on its mean and scaled to the unit sphere.
+    """Load a split of a data set, each cloud centred on its mean and scaled to the unit sphere.
 
     Args:
         name: one of ``NAMES``: ``"objects"``, ``"modelnet40"``, ...
@@ -32,7 +32,7 @@ def load(
         for the procedural shapes, which have no categories.
 
     Raises:
-        DataError: unknown name or split, or a set that is missing, damaged or too small.
+        DataError: the name or split is unknown, or the set is missing, damaged or too small.
     """
     if name not in NAMES:
         raise DataError(f"unknown data set {name!r}; accepted: {', '.join(NAMES)}")
@@ -41,15 +41,19 @@ def load(
     for what, value in (("num_shapes", num_shapes), ("num_points", num_points)):
         if value is not None and (isinstance(value, bool) or int(value) != value or value < 1):
             raise DataError(f"{what} is {value!r}; expected a whole number from 1 up")
-    if name == "modelnet40":
-        return modelnet40_clouds(split, num_shapes, num_points, seed)
-    if name == "shapenet55":
-        return shapenet55_clouds(split, num_shapes, num_points, seed)
-    if name in VARIANTS:
-        return scanobjectnn_clouds(name, split, num_shapes, num_points, seed)
-    if num_shapes is None:
-        num_shapes = BUILT_IN_SHAPES
-    from serplib.data.synthetic import shapes  # only here: the real sets do not need it
+    if name in BUILT_IN:
+        from serplib.data.synthetic import shapes  # only here: the real sets do not need it
 
-    make = shapes.objects_clouds if name == "objects" else shapes.procedural_clouds
-    return make(split, num_shapes, num_points, seed)
+        make = shapes.objects_clouds if name == "objects" else shapes.procedural_clouds
+        return make(split, num_shapes or BUILT_IN_SHAPES, num_points, seed)
+    with remedy(name):
+        return prepare(open_split(name, split), split, num_shapes, num_points, seed)
+
+
+def open_split(name: str, split: str) -> Source:
+    """Find a real data set and list a split of it; DataError where it is missing or damaged."""
+    if name == "modelnet40":
+        return modelnet.read(modelnet.locate(), split)
+    if name == "shapenet55":
+        return shapenet.read(shapenet.locate(), split)
+    return scanobjectnn.read(scanobjectnn.locate(), split, name)

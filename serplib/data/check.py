@@ -1,11 +1,12 @@
-"""What data there is, and whether it is whole (``serp data list``, ``serp data check``)."""
+"""Which data sets there are, and whether they are whole (``serp data list``, ``... check``)."""
 
 from __future__ import annotations
 
 import torch
 
-from serplib.data import NAMES, SPLITS, load, modelnet, scanobjectnn, shapenet
+from serplib.data import BUILT_IN, NAMES, SPLITS, load, modelnet, open_split, scanobjectnn, shapenet
 from serplib.data.common import Clouds, DataError
+from serplib.data.prepare import prepare, remedy
 
 _SCANNED = "academic research, on agreement to its terms"
 ABOUT = {  # name -> what it is, its licence
@@ -17,10 +18,11 @@ ABOUT = {  # name -> what it is, its licence
         "non-commercial research, on registration",
     ),
     "scanobjectnn_obj_bg": ("2,890 scanned objects in 15 categories, with background", _SCANNED),
-    "scanobjectnn_obj_only": ("the same objects, cut free", _SCANNED),
-    "scanobjectnn_pb_t50_rs": ("14,298 of them moved, turned and scaled, cut askew", _SCANNED),
+    "scanobjectnn_obj_only": ("the same objects, without background", _SCANNED),
+    "scanobjectnn_pb_t50_rs": ("14,298 of them, moved, rotated, scaled and cropped", _SCANNED),
 }
-COUNTS = {  # shapes of each split: the official number first, then those of common copies
+# Shapes of each split: the official number first, then those of common copies.
+COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
     "modelnet40": {"train": (9843, 9840), "test": (2468,)},
     "modelnet10": {"train": (3991,), "test": (908,)},
     "shapenet55": {"train": (41952,), "test": (10518,)},
@@ -32,7 +34,7 @@ TOLERANCE = 1e-3  # unit-sphere radii; built-in shapes lie on a grid of step 2^-
 
 
 def describe() -> list[dict[str, object]]:
-    """The data sets, for a table.
+    """Describe the data sets, for a table.
 
     Returns:
         For each of ``NAMES`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
@@ -41,7 +43,7 @@ def describe() -> list[dict[str, object]]:
     rows = []
     for name in NAMES:
         found, where = True, "made when asked for"
-        if name not in ("objects", "procedural"):
+        if name not in BUILT_IN:
             home = {"modelnet40": modelnet, "shapenet55": shapenet}.get(name, scanobjectnn)
             try:
                 where = str(home.locate())
@@ -54,7 +56,7 @@ def describe() -> list[dict[str, object]]:
 
 
 def check(name: str) -> list[str]:
-    """Read a data set whole, as training would, and say what was seen.
+    """Read a whole data set, as training would, and report what was found.
 
     A real set is read from its own files, never from the cache, which is made anew: ShapeNet55
     or a tree of meshes takes minutes.
@@ -69,48 +71,40 @@ def check(name: str) -> list[str]:
     Raises:
         DataError: the set is unknown, missing or damaged, or holds another number of shapes.
     """
-    facts = []
+    facts: list[str] = []
     for split in SPLITS:
-        if name == "modelnet40":
-            clouds = modelnet.modelnet40_clouds(split, fresh=True)
-        elif name == "shapenet55":
-            clouds = shapenet.shapenet55_clouds(split, fresh=True)
-        elif name in scanobjectnn.VARIANTS:
-            clouds = scanobjectnn.scanobjectnn_clouds(name, split, fresh=True)
+        if name in NAMES and name not in BUILT_IN:
+            with remedy(name):
+                source = open_split(name, split)
+                clouds = prepare(source, split, None, 1024, seed=0, fresh=True)
+                if not facts:
+                    facts.append(f"{source.name}: {source.layout} layout in {source.root}")
+                facts += _facts(clouds)
         else:
-            clouds = load(name, split)
-        facts += _facts(clouds, name)
-    if name == "modelnet40":
-        source = modelnet.source("test")
-        facts.insert(0, f"{clouds.name}: {source.layout} layout in {source.root}")
-    if name == "shapenet55":
-        facts.insert(0, f"{clouds.name}: npy layout in {shapenet.locate()}")
-    if name in scanobjectnn.VARIANTS:
-        facts.insert(0, f"{clouds.name}: h5 layout in {scanobjectnn.locate()}")
+            facts += _facts(load(name, split))
     return facts
 
 
-def _facts(clouds: Clouds, asked: str) -> list[str]:
-    """What is true of a split; DataError where it should not be."""
+def _facts(clouds: Clouds) -> list[str]:
+    """Return what is true of a split; DataError where it should not be."""
     name, split, points = clouds.name, clouds.split, clouds.points
-    remedy = f"Unpack the download again and run 'serp data check {asked}'"
     accepted = COUNTS.get(name, {}).get(split, (len(clouds),))
     if len(clouds) not in accepted:
         wanted = " or ".join(f"{count:,}" for count in accepted)
-        raise DataError(f"{name}, {split}: {len(clouds):,} shapes, expected {wanted}. {remedy}")
+        raise DataError(f"{name}, {split}: {len(clouds):,} shapes, expected {wanted}")
     which = " (the official split)" if name in COUNTS and len(clouds) == accepted[0] else ""
     facts = [f"{split}: {len(clouds):,} shapes of {points.shape[1]:,} points{which}"]
     if not points.isfinite().all():
-        raise DataError(f"{name}, {split}: NaN or Inf among the points. {remedy}")
+        raise DataError(f"{name}, {split}: NaN or Inf among the points")
     centre = points.mean(1).abs().max().item()
     radius = points.norm(dim=-1).amax(1)  # (S,)
     if centre > TOLERANCE or (radius - 1).abs().max() > TOLERANCE:
-        raise DataError(f"{name}, {split}: clouds off the unit sphere. {remedy}")
+        raise DataError(f"{name}, {split}: clouds off the unit sphere")
     facts.append(f"{split}: all values finite, every cloud centred, its farthest point at radius 1")
     if clouds.labels is not None:
         count = torch.bincount(clouds.labels, minlength=len(clouds.classes))  # (classes,)
         if len(count) > len(clouds.classes) or (len(clouds) >= 1024 and count.min() == 0):
-            raise DataError(f"{name}, {split}: labels do not fill the classes. {remedy}")
+            raise DataError(f"{name}, {split}: labels do not fill the classes")
         facts.append(
             f"{split}: labels {clouds.labels.min()} to {clouds.labels.max()}, "
             f"{count.min():,} to {count.max():,} shapes in each of {len(clouds.classes)} classes"

@@ -13,7 +13,15 @@ from torch import Tensor
 
 
 class DataError(Exception):
-    """A data set is missing or damaged; the message names the file, the fault and the remedy."""
+    """A data set is missing or damaged; the message names the file, the fault and the remedy.
+
+    Attributes:
+        advised: whether the message already says what to do.
+    """
+
+    def __init__(self, message: str, advised: bool = False) -> None:
+        super().__init__(message)
+        self.advised = advised
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,8 @@ def find_folder(title: str, names: Sequence[str], check: str) -> Path:
     raise DataError(
         f"{title} not found: no folder in {searched} is named {', '.join(names)}.{wrong} Put the "
         "set there as datasets/README.md shows, or set SERP_DATA to the folder that holds it, and "
-        f"run 'serp data check {check}'"
+        f"run 'serp data check {check}'",
+        advised=True,
     )
 
 

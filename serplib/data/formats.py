@@ -1,28 +1,28 @@
-"""Files of points and meshes that others made, read with suspicion (paper, section 4.1).
+"""Readers of files of points; `serplib.data.meshes` reads meshes (paper, section 4.1).
 
-Each reader says what is wrong with a bad file in a ``DataError``; none runs code from a file, none
-follows it elsewhere, and a size is compared with a limit before memory is taken for it.
+Each reader names what is wrong with a bad file in a ``DataError``. None runs code from a file or
+follows a link out of it, and a declared size is compared with a limit before memory is allocated.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
-import math
 import re
 import tokenize
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
+from torch import Tensor
 
 from serplib.data.common import DataError
 
 MAX_BYTES = 1 << 31  # of one array that a file declares: 2 GiB
 MAX_TEXT = 1 << 29  # of one text file, which takes several times its size to parse
-MAX_RATIO = 64  # an h5 that declares more than this times its own size is no set of points
+MAX_RATIO = 64  # largest ratio of the size that an h5 declares to its own
 MAX_VALUE = 1e18  # squares of larger coordinates, and of their inverses, leave float32
-SURFACE_POINTS = 2048  # taken from a mesh, as PointNet's authors did
 
 # numpy parses the header of a .npy file as Python, so a bad one fails in many ways.
 _NPY_ERRORS = (
@@ -32,7 +32,7 @@ _NPY_ERRORS = (
 
 
 def check_points(points: np.ndarray, source: object) -> np.ndarray:
-    """The cloud itself, ``(N, 3)``, when its points can be scaled to the unit sphere.
+    """Return the cloud ``(N, 3)`` if its points can be scaled to the unit sphere.
 
     Raises:
         DataError: no points; NaN, Inf or a coordinate past 1e18; all points equal.
@@ -48,10 +48,10 @@ def check_points(points: np.ndarray, source: object) -> np.ndarray:
 
 
 def read_text(path: Path) -> str:
-    """A text file of at most 512 MiB, as Latin-1, in which no byte is an error.
+    """Read a text file of at most 512 MiB as Latin-1, in which no byte is an error.
 
     Raises:
-        DataError: no such file, or it is empty or larger.
+        DataError: there is no such file, or it is empty or larger.
     """
     try:
         size = path.stat().st_size if path.is_file() else -1
@@ -68,14 +68,15 @@ def read_text(path: Path) -> str:
 
 
 def read_list(path: Path, entry: str, what: str) -> list[str]:
-    """The base names that a list file gives, one a line, in its order.
+    """Read the base names that a list file gives, one a line.
 
     Args:
         path: the list. A line may begin with any folder; only its base name counts.
-        entry: regular expression that a whole base name matches. what: that, in words.
+        entry: regular expression that a whole base name matches.
+        what: the same in words, for messages.
 
     Raises:
-        DataError: no entry, one that climbs with ``..``, does not match, or comes twice.
+        DataError: there is no entry, or one contains ``..``, does not match or comes twice.
     """
     names: dict[str, None] = {}
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -94,13 +95,13 @@ def read_list(path: Path, entry: str, what: str) -> list[str]:
 
 
 def as_double(values: np.ndarray) -> np.ndarray:
-    """In float64, silently: a signalling NaN or an overflow is for `check_points` to name."""
+    """Convert to float64 without warnings; `check_points` names a NaN or an overflow."""
     with np.errstate(over="ignore", invalid="ignore"):
         return values.astype(np.float64)
 
 
 def _xyz(values: np.ndarray, source: Path) -> np.ndarray:
-    """``(N, 3)`` float64 of an ``(N, 3)`` array, or of ``(N, 6)`` with normals behind."""
+    """Return the points ``(N, 3)`` float64 of an array ``(N, 3)``, or ``(N, 6)`` with normals."""
     if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f":
         raise DataError(
             f"{source}: {values.dtype} of shape {values.shape}; "
@@ -110,10 +111,10 @@ def _xyz(values: np.ndarray, source: Path) -> np.ndarray:
 
 
 def read_xyz(path: Path) -> np.ndarray:
-    """Points of a comma-separated text file, a point a line: x, y, z and perhaps a normal.
+    """Read a comma-separated text file, a point a line: x, y, z and perhaps a normal.
 
     Returns:
-        ``(N, 3)`` float64, as in the file. DataError for whatever is not such a file.
+        ``(N, 3)`` float64, as in the file.
     """
     text = re.sub(r"#[^\n]*", "", read_text(path))
     if not text.strip():
@@ -126,7 +127,7 @@ def read_xyz(path: Path) -> np.ndarray:
 
 
 def open_npy(path: Path) -> np.ndarray:
-    """The array of a ``.npy`` file, of any shape and type but objects, mapped and not yet read."""
+    """Map the array of a ``.npy`` file, of any shape and any type but objects."""
     if not path.is_file():
         raise DataError(f"{path}: file not found")
     try:  # mapped, so a header that promises more than the file holds costs nothing
@@ -139,7 +140,7 @@ def open_npy(path: Path) -> np.ndarray:
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """Points of a ``.npy`` file, ``(N, 3)`` or ``(N, 6)`` of any float type; pickles are refused.
+    """Read a ``.npy`` file, ``(N, 3)`` or ``(N, 6)`` of any float type; pickles are refused.
 
     Returns:
         ``(N, 3)`` float64, as in the file.
@@ -147,94 +148,8 @@ def read_npy(path: Path) -> np.ndarray:
     return _xyz(open_npy(path), path)
 
 
-def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh in the OFF format, its polygons cut into fans of triangles.
-
-    The header may stand on one line (``OFF490 518 0``), ``#`` opens a comment, and what follows a
-    polygon's corners on its line (a colour) is skipped.
-
-    Returns:
-        Vertices ``(V, 3)`` float64, and triangles ``(F, 3)`` int64 that index them.
-
-    Raises:
-        DataError: the file is not such a mesh, or holds other counts than its header says.
-    """
-    text = re.sub(r"#[^\n]*", "", read_text(path))
-    lines = [line for line in text.split("\n") if line.strip()]
-    first = lines[0].strip() if lines else ""
-    if first[:3].upper() != "OFF":
-        raise DataError(f"{path}: begins with {first[:20]!r}; expected 'OFF'")
-    lines = [first[3:], *lines[1:]] if first[3:].strip() else lines[1:]
-    try:
-        num_vertices, num_faces = (int(count) for count in lines[0].split()[:2])
-    except (IndexError, ValueError):
-        raise DataError(f"{path}: no counts of vertices and faces after 'OFF'") from None
-    if num_vertices < 3 or num_faces < 1 or num_vertices + num_faces != len(lines) - 1:
-        raise DataError(
-            f"{path}: the header declares {lines[0].strip()[:40]!r} (vertices, faces, edges), but "
-            f"{len(lines) - 1} lines follow: cut short, or the header lies"
-        )
-    try:
-        rows = lines[1 : 1 + num_vertices]
-        vertices = np.loadtxt(rows, usecols=(0, 1, 2), ndmin=2, comments=None)  # (V, 3)
-    except (ValueError, IndexError, OverflowError) as error:
-        raise DataError(f"{path}: a vertex is not three numbers ({str(error)[:120]})") from None
-    check_points(vertices, path)
-    return vertices, _triangles(lines[1 + num_vertices :], num_vertices, path)
-
-
-def _triangles(lines: list[str], num_vertices: int, path: Path) -> np.ndarray:
-    """``(F, 3)`` int64 from the face lines of an OFF file, polygons of one size at a time."""
-    by_size: dict[str, list[str]] = {}
-    for line in lines:
-        by_size.setdefault(line.split(None, 1)[0], []).append(line)
-    fans = []
-    for size, faces in by_size.items():
-        where = f"{path}: a face such as {faces[0].strip()[:40]!r}"
-        if not size.isdecimal() or not 1 <= int(size[:9]) < len(faces[0].split()):
-            raise DataError(f"{where} does not have the corners it announces")
-        count = int(size)
-        try:
-            corners = np.loadtxt(faces, usecols=range(1, count + 1), ndmin=2, comments=None)
-        except (ValueError, IndexError, OverflowError) as error:
-            raise DataError(f"{where}: corners are missing ({str(error)[:120]})") from None
-        index = np.nan_to_num(corners, nan=-1, posinf=-1, neginf=-1)  # (G, count)
-        wrong = ((index != index.round()) | (index < 0) | (index >= num_vertices)).any(1)  # (G,)
-        if wrong.any():
-            line = faces[int(wrong.argmax())].strip()[:40]
-            raise DataError(f"{path}: face {line!r} has a corner outside 0..{num_vertices - 1}")
-        index = index.astype(np.int64)
-        fans += [index[:, [0, i, i + 1]] for i in range(1, count - 1)]  # each (G, 3)
-    return np.concatenate([np.empty((0, 3), np.int64), *fans])  # (F, 3)
-
-
-def sample_surface(
-    vertices: np.ndarray, triangles: np.ndarray, num_points: int, source: Path
-) -> np.ndarray:
-    """Points spread evenly over the area of a mesh, the same ones for the same file name.
-
-    Args:
-        vertices: ``(V, 3)`` float64. triangles: ``(F, 3)`` int64.
-        num_points: N. source: the file; its name, without folders, seeds the generator.
-
-    Returns:
-        ``(N, 3)`` float64. DataError when the triangles have no area.
-    """
-    corners = vertices[triangles]  # (F, 3 corners, 3)
-    a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]  # each (F, 3)
-    area = np.linalg.norm(np.cross(b - a, c - a), axis=1).cumsum()  # (F,) twice the area so far
-    if len(area) == 0 or not area[-1] > 0 or not math.isfinite(area[-1]):
-        raise DataError(f"{source}: its faces have no area to take points from")
-    digest = hashlib.sha256(source.stem.encode("utf-8", "surrogateescape")).digest()
-    random = np.random.default_rng(int.from_bytes(digest[:8], "little"))
-    face = np.searchsorted(area, random.random(num_points) * area[-1], side="right")  # (N,)
-    a, b, c = corners[face.clip(max=len(area) - 1)].swapaxes(0, 1)  # each (N, 3)
-    u, v = np.sqrt(random.random((num_points, 1))), random.random((num_points, 1))  # (N, 1)
-    return check_points(a * (1 - u) + b * u * (1 - v) + c * u * v, source)  # (N, 3)
-
-
 def _h5_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    """An array of an h5 file, not read yet, once its size and place are seen to be sane."""
+    """Return an array of an h5 file, unread, after a check of its size and place."""
     data = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(data, h5py.Dataset) or data.shape is None:
         raise DataError(f"{path}: holds no array {key!r}; it has {sorted(file)[:8]}")
@@ -250,7 +165,7 @@ def _h5_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
 
 
 def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Clouds and labels of an h5 file with ``data`` (S, N, 3) and ``label`` (S, 1) or (S,).
+    """Read an h5 file with ``data`` (S, N, 3) and ``label`` (S, 1) or (S,).
 
     Returns:
         ``(S, N, 3)`` in the file's float type, its values not checked yet; ``(S,)`` int64.
@@ -274,3 +189,37 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
             return data[:], label[:].reshape(-1).astype(np.int64)  # (S, N, 3), (S,)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
         raise DataError(f"{path}: not a readable h5 file ({str(error)[:120]})") from None
+
+
+def check_labels(labels: np.ndarray, num_classes: int, source: object) -> None:
+    """Raise a DataError where labels are not from 0 to ``num_classes - 1``."""
+    low, high = labels.min(), labels.max()
+    if low < 0 or high >= num_classes:
+        raise DataError(f"{source}: labels {low} to {high}; expected 0 to {num_classes - 1}")
+
+
+def read_h5_files(
+    files: Sequence[Path], num_classes: int
+) -> tuple[Callable[[int], tuple[str, np.ndarray]], Tensor]:
+    """Read the h5 files of a split, one after the other.
+
+    Args:
+        files: in the order of the shapes.
+        num_classes: labels are from 0 to one less.
+
+    Returns:
+        A function that gives shape i as its origin and its points ``(N, 3)`` float64, checked when
+        it is called; and the labels ``(S,)`` int64.
+    """
+    rows, labels = [], []
+    for file in files:
+        data, label = read_h5(file)  # (S', N, 3), (S',)
+        check_labels(label, num_classes, file)
+        rows += [(f"{file}, shape {row}", cloud) for row, cloud in enumerate(data)]
+        labels.append(label)
+
+    def read(i: int) -> tuple[str, np.ndarray]:
+        source, cloud = rows[i]
+        return source, check_points(as_double(cloud), source)  # (N, 3)
+
+    return read, torch.from_numpy(np.concatenate(labels))  # (S,)

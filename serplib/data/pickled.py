@@ -1,7 +1,7 @@
 """Pickled data sets of Point-BERT (``.dat``), opened without running anything in them.
 
-A pickle is a little program that may call any function. The one that reads here knows five names:
-those from which numpy rebuilds an array. Whatever else a file asks for ends in a ``DataError``.
+A pickle may call any function. The unpickler here knows the five names from which NumPy rebuilds an
+array; a file that asks for anything else ends in a ``DataError``.
 """
 
 from __future__ import annotations
@@ -16,34 +16,36 @@ from serplib.data.common import DataError
 MAX_FILE = 1 << 33  # bytes: ModelNet40 in 8,192 points with normals is 2 GB
 
 
-def _empty_array(kind: object, shape: object, code: object) -> np.ndarray:
-    """What numpy's pickles call first; the bytes follow, and must fit the shape they declare."""
+def _empty_array(kind: object, shape: tuple[int, ...], code: object) -> np.ndarray:
+    """Stand in for ``_reconstruct``; the bytes follow, and must fit the shape they declare."""
     if kind is not np.ndarray or tuple(shape) != (0,):
         raise pickle.UnpicklingError("an array that is not rebuilt as numpy does it")
     return np.ndarray((0,), np.int8)
 
 
 def _array(buffer: bytes, kind: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """The same in protocol 5; the bytes must fill the shape."""
-    return np.frombuffer(buffer, kind).reshape(shape, order=order)
+    """Stand in for ``_frombuffer`` of protocol 5; the bytes must fill the shape."""
+    values = np.frombuffer(buffer, kind)
+    return values.reshape(shape, order="F" if order == "F" else "C")
+
+
+_KNOWN = {
+    "_reconstruct": _empty_array,
+    "_frombuffer": _array,
+    "ndarray": np.ndarray,
+    "dtype": np.dtype,
+    "encode": lambda text, code: text.encode("latin-1"),  # bytes in pickles of Python 2
+}
+_HOMES = ("numpy", "_codecs", *(f"numpy.{core}.{module}" for core in ("core", "_core")
+                                for module in ("multiarray", "numeric")))  # fmt: skip
 
 
 class _Arrays(pickle.Unpickler):
-    """Lists, tuples, numbers, bytes and numpy arrays; nothing else has a name here."""
-
-    _KNOWN = {  # noqa: RUF012 - read only
-        "_reconstruct": _empty_array,
-        "_frombuffer": _array,
-        "ndarray": np.ndarray,
-        "dtype": np.dtype,
-        "encode": lambda text, code: text.encode("latin-1"),  # bytes in pickles of Python 2
-    }
-    _HOMES = ("numpy", "_codecs", "numpy.core.multiarray", "numpy.core.numeric",
-              "numpy._core.multiarray", "numpy._core.numeric")  # fmt: skip
+    """An unpickler of lists, tuples, numbers, bytes and NumPy arrays."""
 
     def find_class(self, module: str, name: str) -> object:
-        if module in self._HOMES and name in self._KNOWN:
-            return self._KNOWN[name]
+        if module in _HOMES and name in _KNOWN:
+            return _KNOWN[name]
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is not run")
 
     def persistent_load(self, pid: object) -> object:
@@ -51,14 +53,11 @@ class _Arrays(pickle.Unpickler):
 
 
 def read_dat(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Clouds and labels of a file of Point-BERT: a pickled pair of lists.
+    """Read a file of Point-BERT, a pickled pair of lists: clouds and labels.
 
     Returns:
         A list of S arrays ``(N, 3)`` or ``(N, 6)`` as in the file, values not checked yet, and
         labels ``(S,)`` int64.
-
-    Raises:
-        DataError: no such file, or it holds (or does) anything else.
     """
     if not path.is_file():
         raise DataError(f"{path}: file not found")
@@ -66,11 +65,10 @@ def read_dat(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
         raise DataError(f"{path}: {path.stat().st_size:,} bytes, more than the {MAX_FILE:,} read")
     try:
         with open(path, "rb") as file:
-            content = _Arrays(file).load()
-        points, labels = content
-        if not all(isinstance(label, int | np.ndarray) for label in labels):
+            points, listed = _Arrays(file).load()
+        if not all(isinstance(label, int | np.ndarray) for label in listed):
             raise ValueError("a label is no number")  # nested lists could grow without end
-        labels = np.array([label if isinstance(label, int) else label.item() for label in labels])
+        labels = np.array([label if isinstance(label, int) else label.item() for label in listed])
     except Exception as error:  # a bad pickle fails in every way there is
         raise DataError(f"{path}: not a pickled pair of lists ({str(error)[:120]})") from None
     if not isinstance(points, list) or len(points) != len(labels) or not len(points):

@@ -1,7 +1,7 @@
-"""From clouds of any size to a split of equal ones (paper, section 4.1).
+"""From the files of a data set to clouds of equal size (paper, section 4.1).
 
-Every reader of a real data set ends here: a subset is chosen, each cloud is centred, scaled and
-thinned by farthest points, and what took minutes to make is kept on disk for the next time.
+The reader of a real data set returns a `Source`. Here a subset of it is chosen, each cloud is
+centred, scaled and thinned by farthest point sampling, and the result is cached.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
@@ -19,44 +20,112 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from serplib.data.common import DataError, normalize
+from serplib.data.common import Clouds, DataError, normalize, sha256
 from serplib.geometry import farthest_point_sample, gather
 
 BATCH = 64  # clouds thinned at once: at 8,192 points their distances still fit a CPU's cache
 VERSION = 1  # of what is cached: raise it when the same files give other clouds
 
 
+@dataclass(frozen=True)
+class Source:
+    """A split of a data set as it lies on disk, before its clouds are made.
+
+    Attributes:
+        name: the data set.
+        layout: of its files, such as ``"h5"`` or ``"off"``.
+        root: the folder of the set.
+        classes: names in label order.
+        labels: ``(S,)`` int64.
+        files: what the clouds are read from: one file a shape, or a few that hold them all.
+        read: returns the origin of shape i, for messages, and its points ``(N, 3)`` float64.
+    """
+
+    name: str
+    layout: str
+    root: Path
+    classes: tuple[str, ...]
+    labels: Tensor
+    files: list[Path]
+    read: Callable[[int], tuple[object, np.ndarray]]
+
+
 @contextmanager
-def remedy(advice: str) -> Iterator[None]:
-    """Give each DataError from within its last words: what to do about it."""
+def remedy(name: str) -> Iterator[None]:
+    """Add to each DataError from within what to do about it, unless it says so itself.
+
+    Args:
+        name: the data set, as ``serp data check`` takes it.
+    """
     try:
         yield
     except DataError as error:
-        raise DataError(f"{error}. {advice}") from None
+        if error.advised:
+            raise
+        raise DataError(
+            f"{error}. Unpack the download again, or point SERP_DATA at another copy, and run "
+            f"'serp data check {name}'",
+            advised=True,
+        ) from None
+
+
+def prepare(
+    source: Source,
+    split: str,
+    num_shapes: int | None,
+    num_points: int,
+    seed: int,
+    fresh: bool = False,
+) -> Clouds:
+    """Read a split, or a subset of it, as clouds of equal size on the unit sphere.
+
+    Arguments as for `serplib.data.load`; ``fresh`` ignores the cache and writes it anew.
+
+    Raises:
+        DataError: a file is damaged, or a cloud has fewer points.
+    """
+    index = choose(source.labels, num_shapes, seed)  # (S,)
+    packed = len(source.files) < len(source.labels)
+    files = source.files if packed else [source.files[i] for i in index]
+
+    def read() -> Iterator[tuple[object, np.ndarray]]:
+        return (source.read(i) for i in index.tolist())
+
+    def make() -> tuple[Tensor, str]:
+        return fit(read(), len(index), num_points), sha256(files)
+
+    if source.layout == "h5" and len(next(read())[1]) == num_points:
+        points, checksum = make()  # reading the cache would take as long
+    else:
+        detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}"
+        points, checksum = cached(source.root / "cache", files, detail, make, fresh)
+    return Clouds(source.name, split, points, source.labels[index], source.classes, checksum)
 
 
 def choose(labels: Tensor, num_shapes: int | None, seed: int) -> Tensor:
-    """A subset in which every class keeps its share, and at least one shape where that many fit.
+    """Choose a subset in which every class keeps its share, and at least one shape if they fit.
 
     The same seed gives nested subsets: the 100 shapes are among the 200.
 
     Args:
-        labels: ``(S,)`` int64. num_shapes: how many to take; None takes all.
+        labels: ``(S,)`` int64.
+        num_shapes: how many to take; None takes all.
         seed: of the draw.
 
     Returns:
         ``(num_shapes,)`` int64 indices, increasing.
 
     Raises:
-        DataError: more shapes asked for than there are.
+        DataError: there are fewer shapes.
     """
     if num_shapes is None:
         return torch.arange(len(labels))
     if num_shapes > len(labels):
-        raise DataError(f"{num_shapes:,} shapes asked for, but the split has {len(labels):,}")
+        message = f"{num_shapes:,} shapes asked for, but the split has {len(labels):,}"
+        raise DataError(message, advised=True)
     random = np.random.default_rng(seed)
     kinds = labels.numpy()  # (S,)
-    place = np.empty(len(kinds))  # (S,) how soon a shape is taken
+    place = np.empty(len(kinds))  # (S,) shapes are taken in increasing order of it
     for kind in np.unique(kinds):
         (members,) = np.nonzero(kinds == kind)
         share = (np.arange(len(members)) + 0.5) / len(members)  # of the class, once it is taken
@@ -67,14 +136,15 @@ def choose(labels: Tensor, num_shapes: int | None, seed: int) -> Tensor:
 
 
 def fit(clouds: Iterable[tuple[object, np.ndarray]], total: int, num_points: int) -> Tensor:
-    """Clouds of ``num_points`` points on the unit sphere.
+    """Scale clouds to the unit sphere and thin them to ``num_points`` points.
 
-    A larger cloud keeps its farthest points, picked from its first one on. Distances are taken
-    after scaling, so the millimetres or metres of a file do not matter.
+    A larger cloud keeps its farthest points, picked from its first one on, with distances taken
+    after scaling: the unit of a file does not matter.
 
     Args:
-        clouds: pairs of where a cloud came from and its points, ``(N, 3)`` float64, N may vary.
-        total: S, how many there are. num_points: of each.
+        clouds: pairs of the origin of a cloud and its points, ``(N, 3)`` float64; N may vary.
+        total: S, how many there are.
+        num_points: of each.
 
     Returns:
         ``(S, num_points, 3)`` float32, each centred on its mean, its farthest point at radius 1.
@@ -106,17 +176,18 @@ def cached(
     make: Callable[[], tuple[Tensor, str]],
     fresh: bool = False,
 ) -> tuple[Tensor, str]:
-    """What ``make`` returns, from the file where an earlier call kept it when nothing changed.
+    """Return what ``make`` returns, from the cache where the sources have not changed.
 
-    The file's name is a digest of each source's path, size and time of change and of ``detail``,
-    so a changed source is read again. It is written whole or not at all, a damaged one is made
-    again, and beside data marked read-only nothing is written. Deleting the folder is safe.
+    The file's name is a digest of ``detail`` and of each source's path, size and time of change. It
+    is written whole or not at all, and a damaged one is made again. Nothing is written beside data
+    marked read-only. The folder may be deleted at any time.
 
     Args:
-        folder: ``cache`` beside the data. files: the sources.
+        folder: ``cache`` beside the data.
+        files: the sources.
         detail: whatever else the clouds depend on.
-        make: gives clouds ``(S, N, 3)`` float32 and the checksum of their sources.
-        fresh: read the sources again in any case, and keep that.
+        make: returns clouds ``(S, N, 3)`` float32 and the checksum of their sources.
+        fresh: make them again in any case.
     """
     try:
         stats = [
@@ -137,7 +208,7 @@ def cached(
             pass  # absent or damaged: made again below
     points, checksum = make()
     try:
-        # The mode is asked, not the attempt: an administrator may write where nobody should.
+        # The mode decides, not the attempt: an administrator may write where nobody should.
         if not folder.parent.stat().st_mode & 0o222:
             return points, checksum
         folder.mkdir(exist_ok=True)
@@ -145,5 +216,5 @@ def cached(
         save_file({"points": points}, part, metadata={"checksum": checksum})
         part.replace(path)
     except (OSError, SafetensorError):
-        pass  # no right to write here, or a full disk: the clouds are there all the same
+        pass  # no right to write here, or a full disk
     return points, checksum

@@ -29,14 +29,8 @@ from hypothesis import strategies as st
 from serplib.checkpoint import load_weights, save_weights
 from serplib.data import NAMES, Clouds, DataError, common, load, normalize
 from serplib.data import check as checks
-from serplib.data.formats import (
-    read_h5,
-    read_list,
-    read_npy,
-    read_off,
-    read_xyz,
-    sample_surface,
-)
+from serplib.data.formats import read_h5, read_list, read_npy, read_xyz
+from serplib.data.meshes import read_off, sample_surface
 from serplib.data.modelnet import CLASSES, CLASSES10
 from serplib.data.prepare import choose
 from serplib.data.scanobjectnn import VARIANTS

@@ -87,14 +87,10 @@ class Composites:
         height = np.zeros_like(x)
         flat = shape * MAX_PRIMITIVES + place  # take() is faster with one index than with two
         for (p, q, r), phase in zip(self.waves[..., 0], self.phase):
-            wave = p[shape] * x  # in place from here on, without large temporaries
-            wave += q[shape] * y
-            wave += r[shape] * z
-            wave += phase.take(flat)
+            wave = p[shape] * x + q[shape] * y + r[shape] * z + phase.take(flat)
             wave -= np.rint(wave)
             height += wave * (0.5 - np.abs(wave))
-        height *= 16 * self.amplitude.take(flat)
-        return height
+        return height * (16 * self.amplitude.take(flat))
 
     def sample(self, num_points: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Sample points ``(3, S, N)`` on the displaced primitives, and their places ``(S, N)``."""
@@ -105,9 +101,7 @@ class Composites:
         flat = shape * MAX_PRIMITIVES + place  # (S, N)
         at = np.stack([plane.take(flat) for plane in self.offset])  # (3, S, N)
         local = points - at
-        local *= self.height(local, shape, place) + 1
-        local += at
-        return local, place
+        return local * (self.height(local, shape, place) + 1) + at, place
 
     def inside(self, points: np.ndarray, place: int) -> np.ndarray:
         """Tell which points ``(3, S, N)`` lie strictly inside a primitive: ``(S, N)`` bool."""
