@@ -1,12 +1,12 @@
-"""Checkpoints that are either whole or absent.
+"""Checkpoints that are written completely or not at all.
 
-A checkpoint is a folder ``step-000123`` with ``model.safetensors`` (weights), optionally
-``best.safetensors``, and ``state.pt`` (optimiser, step, history; read back with
-``weights_only=True``, so that no code in it can run). It is written beside its final place, flushed
-to disk, and renamed: a rename either happens or does not.
+A checkpoint is a folder ``step-00000123`` with ``model.safetensors`` (weights), optionally
+``best.safetensors``, and ``state.pt`` (optimiser, epoch, history; read with ``weights_only=True``,
+so that no code in it can run). It is written under a temporary name, flushed to disk, and renamed:
+a rename is atomic.
 
-No generator state is stored: all randomness of a step is drawn from generators named after the seed
-and the step (`seeding.named_seed`), so a resumed run draws what the uninterrupted one would have.
+No generator state is stored: all randomness of a step comes from generators named after the seed
+and the step (`seeding.named_seed`), so a resumed run draws the same as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -22,16 +22,20 @@ from torch import Tensor
 
 
 def save_weights(state: dict[str, Tensor], path: Path) -> None:
-    """Write tensors to a safetensors file, whole or not at all."""
+    """Write tensors to a safetensors file, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, beside)
-    _flush(beside)
-    os.replace(beside, path)
+    part = path.with_name(path.name + ".part")
+    save_file({name: t.detach().cpu().contiguous() for name, t in state.items()}, part)
+    _flush(part)
+    os.replace(part, path)
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file; a missing or damaged one is a ValueError that names it."""
+    """Read a safetensors file.
+
+    Raises:
+        ValueError: a missing or damaged file; the message names it.
+    """
     try:
         return load_file(path)
     except FileNotFoundError:
@@ -47,14 +51,17 @@ def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: 
 
     Args:
         weights: state dicts by file name, such as ``{"model": ..., "best": ...}``.
-        state: what `torch.load` reads back with ``weights_only=True``: tensors, numbers, lists.
+        state: anything that `torch.load` reads with ``weights_only=True``: tensors, numbers, lists.
+
+    Returns:
+        The folder of the checkpoint.
 
     Raises:
-        OSError: it could not be written (a full disk, a read-only folder); the last whole
-            checkpoint is still there.
+        OSError: it could not be written (full disk, read-only folder); the last complete
+            checkpoint is kept.
     """
-    place = folder / f"step-{step:08d}"
-    part = folder / f"{place.name}.part"
+    target = folder / f"step-{step:08d}"
+    part = folder / f"{target.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
@@ -62,46 +69,48 @@ def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: 
             save_weights(tensors, part / f"{name}.safetensors")
         torch.save(state | {"step": step}, part / "state.pt")
         _flush(part / "state.pt")
-        if place.exists():  # the same step saved again, by a run that was resumed
-            shutil.rmtree(folder / f"{place.name}.old.part", ignore_errors=True)
-            os.replace(place, folder / f"{place.name}.old.part")
-        os.replace(part, place)
+        if target.exists():  # the same step, saved by a run that was resumed
+            shutil.rmtree(folder / f"{target.name}.old.part", ignore_errors=True)
+            os.replace(target, folder / f"{target.name}.old.part")
+        os.replace(part, target)
         _flush(folder)
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
         shutil.rmtree(part, ignore_errors=True)
         raise OSError(
-            f"{place}: could not be written ({error}): make room or pass another folder; the last "
+            f"{target}: could not be written ({error}): make room or pass another folder; the last "
             "whole checkpoint is kept, and the same command goes on from it"
         ) from error
     for older in sorted(folder.glob("step-*")):
-        if older != place:
+        if older != target:
             shutil.rmtree(older, ignore_errors=True)
-    return place
+    return target
 
 
 def load(folder: Path) -> tuple[dict[str, dict[str, Tensor]], dict] | None:
-    """The newest whole checkpoint below ``folder``, as given to `save`, or None.
+    """Read the newest complete checkpoint below ``folder``: weights and state as given to `save`.
+
+    Returns None where there is no checkpoint.
 
     Raises:
-        ValueError: a file of it is damaged, or is not what `save` writes.
+        ValueError: a file is damaged, or was not written by `save`.
     """
-    whole = [p for p in sorted(folder.glob("step-*")) if p.is_dir() and p.suffix != ".part"]
-    if not whole:
+    complete = [p for p in sorted(folder.glob("step-*")) if p.is_dir() and p.suffix != ".part"]
+    if not complete:
         return None
-    weights = {path.stem: load_weights(path) for path in sorted(whole[-1].glob("*.safetensors"))}
-    path = whole[-1] / "state.pt"
+    weights = {path.stem: load_weights(path) for path in sorted(complete[-1].glob("*.safetensors"))}
+    path = complete[-1] / "state.pt"
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(  # torch's own words would advise to run what the file says
+        raise ValueError(  # torch's message would advise to run the code in the file
             f"{path}: not a whole state of tensors, numbers and lists, and nothing in it was run; "
-            f"delete {whole[-1]}"
+            f"delete {complete[-1]}"
         ) from error
     return weights, state
 
 
 def _flush(path: Path) -> None:
-    """To the disk itself; of a folder, the names in it."""
+    """Flush a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -196,17 +196,17 @@ def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
         return history, task.state_dict()
 
     history, state = run(None)
-    descend = training._Loop.descend
+    optimizer_step = training._Loop.optimizer_step
 
     def stopping(loop, loss, step):
         if step == 4:  # in the middle of the second epoch
             raise KeyboardInterrupt
-        descend(loop, loss, step)
+        optimizer_step(loop, loss, step)
 
-    monkeypatch.setattr(training._Loop, "descend", stopping)
+    monkeypatch.setattr(training._Loop, "optimizer_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    monkeypatch.setattr(training._Loop, "descend", descend)
+    monkeypatch.setattr(training._Loop, "optimizer_step", optimizer_step)
     torch.manual_seed(12345)
     resumed_history, resumed = run(tmp_path)
     assert resumed_history == history

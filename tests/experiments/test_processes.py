@@ -43,12 +43,12 @@ def train(kind, folder, epochs=OPTIM.epochs, spoil=False):
             if isinstance(child, nn.BatchNorm1d):
                 setattr(module, name, nn.Identity())
     first, seen = {}, []
-    descend, batches = training._Loop.descend, training._Loop.batches
+    optimizer_step, batches = training._Loop.optimizer_step, training._Loop.batches
 
     def watched(self, loss, step):
         if spoil and step == 4 and self.accelerator.process_index == 1:
             loss = loss * float("nan")
-        descend(self, loss, step)
+        optimizer_step(self, loss, step)
         if not first:
             first.update({n: p.grad.clone() for n, p in net.named_parameters()
                           if p.grad is not None})  # fmt: skip
@@ -58,7 +58,7 @@ def train(kind, folder, epochs=OPTIM.epochs, spoil=False):
             seen.append((self.epoch, indices[self.share]))
             yield step, indices, generator
 
-    training._Loop.descend, training._Loop.batches = watched, shown
+    training._Loop.optimizer_step, training._Loop.batches = watched, shown
     optim = dataclasses.replace(OPTIM, epochs=epochs)
     accelerator = Accelerator(cpu=True)
     try:
@@ -74,7 +74,7 @@ def train(kind, folder, epochs=OPTIM.epochs, spoil=False):
                 folder / "checkpoint", accelerator,
             )  # fmt: skip
     finally:
-        training._Loop.descend, training._Loop.batches = descend, batches
+        training._Loop.optimizer_step, training._Loop.batches = optimizer_step, batches
     rank = accelerator.process_index
     torch.save(
         {"first": first, "weights": net.state_dict(), "history": history, "seen": seen},
