@@ -1,7 +1,15 @@
 """SeRP and VASP: self-supervised learning from perturbed point clouds (arXiv 2209.06067).
 
-One module per section of the paper: `geometry`, `perturbation` (3.1), `pointnet` (3.2), `patches`,
-`transformer` (3.3), `vasp` (3.4), `presets`, `training`, `classifier` (4). `data` holds the shapes.
+Reading order, by section of the paper:
+
+3.1      `geometry`, `perturbation`, `pretext`
+3.2      `pointnet`
+3.3      `patches`, `transformer`; `point_mae` is the baseline that masks instead of perturbing
+3.4      `bottlenecks`, `vasp`
+4        `presets`, `training`, `checkpoint`, `classifier`
+
+`seeding` and `validation` are helpers of all of them. The packages can stay closed on a first
+reading: `accel` (speed), `data` (readers), `evaluation`, `experiments`, `course`.
 """
 
 __version__ = "0.1.0"
