@@ -36,10 +36,7 @@ class Identity(nn.Module):
 
 
 def code_use(counts: Tensor) -> dict[str, Tensor]:
-    """Measure how evenly the codes are used.
-
-    Args:
-        counts: ``(K,)`` tokens assigned to each code.
+    """Measure how evenly codes are used, from the number of tokens of each, ``counts (K,)``.
 
     Returns:
         ``perplexity``, the effective number of codes, exp of the entropy, 1 to K; ``live_codes``,
@@ -51,17 +48,10 @@ def code_use(counts: Tensor) -> dict[str, Tensor]:
 
 
 def nearest_codes(tokens: Tensor, codes: Tensor) -> Tensor:
-    """Find the nearest code of each token (Eq. 12).
+    """Find the nearest of codes ``(K, l)`` to tokens ``(M, l)``: ``(M,)`` int64 (Eq. 12).
 
     |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for all codes: this needs a (M, K)
     matrix instead of (M, K, l). Autocast is off, since half precision confuses near codes.
-
-    Args:
-        tokens: ``(M, l)``.
-        codes: ``(K, l)``.
-
-    Returns:
-        ``(M,)`` int64 indices.
     """
     expect(codes, "K l", "codes")
     expect(tokens, f"M {codes.shape[1]}", "tokens", device=codes.device)
@@ -226,11 +216,8 @@ def _sum_over_processes(tensor: Tensor) -> Tensor:
 def _rotated(z: Tensor, e: Tensor) -> Tensor:
     """Return R z, equal to e, with a constant R: dL/dz = R^T dL/de (the rotation trick).
 
-    With unit vectors z^, e^ and r along z^ + e^, R = |e|/|z| (I - 2 r r^T + 2 e^ z^^T).
-
-    Args:
-        z: ``(..., l)`` tokens, with gradient.
-        e: ``(..., l)`` their codes, without gradient.
+    With unit vectors z^, e^ and r along z^ + e^, R = |e|/|z| (I - 2 r r^T + 2 e^ z^^T), for tokens
+    z ``(..., l)`` with gradient and codes e ``(..., l)`` without.
     """
     with torch.no_grad():
         z_hat, e_hat = F.normalize(z, dim=-1), F.normalize(e, dim=-1)  # (..., l)
@@ -275,8 +262,7 @@ class GaussianBottleneck(nn.Module):
 
     def forward(self, latent: Tensor) -> BottleneckOutput:
         """Sample from the Gaussians of latent tokens ``(B, T, l)``."""
-        weight = self.to_moments.weight  # (2l, l)
-        expect(latent, f"B T {weight.shape[1]}", "latent", device=weight.device)
+        expect(latent, f"B T {self.to_moments.in_features}", "latent", device=self.step.device)
         moments = at_least_float32(self.to_moments(latent))  # (B, T, 2l)
         mean, log_variance = moments.chunk(2, -1)  # (B, T, l) each
         log_variance = log_variance.clamp(-20, 10)

@@ -49,11 +49,7 @@ class Perturbation:
         check_fields(self)
 
     def pick_centers(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw patch centres of clouds ``(B, N, 3)``.
-
-        Returns:
-            ``(B, num_patches)`` int64 indices, all different within a cloud.
-        """
+        """Draw patch centres of clouds: ``(B, num_patches)`` int64, distinct within a cloud."""
         expect(points, "B N 3")
         batch, num_points, _ = points.shape
         order = torch.rand(batch, num_points, generator=generator, device=points.device)  # (B, N)
@@ -112,12 +108,7 @@ def expected_touched(num_points: int, num_patches: int, patch_size: int) -> floa
 
 
 def scale_and_shift(points: Tensor, generator: torch.Generator) -> Tensor:
-    """Scale each axis by U(2/3, 3/2) and shift it by U(-0.2, 0.2): the authors' augmentation.
-
-    Args:
-        points: ``(B, N, 3)`` clouds.
-        generator: on their device.
-    """
+    """Scale each axis of clouds ``(B, N, 3)`` by U(2/3, 3/2), shift by U(-0.2, 0.2) (authors)."""
     expect(points, "B N 3")
     batch, device = len(points), points.device
     scale = torch.rand(batch, 1, 3, generator=generator, device=device) * (3 / 2 - 2 / 3) + 2 / 3
@@ -126,13 +117,10 @@ def scale_and_shift(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def authors_normalize(points: Tensor) -> Tensor:
-    """Centre each cloud and divide by its radius BEFORE centring: the authors' normaliser.
+    """Centre clouds ``(B, N, 3)`` and divide by the radius BEFORE centring (the authors' code).
 
     A cloud off the origin becomes smaller than the unit sphere. Applied after the noise, this also
     changes the effective sigma.
-
-    Args:
-        points: ``(B, N, 3)`` clouds.
     """
     expect(points, "B N 3")
     radius = points.norm(dim=-1).amax(-1)[:, None, None]  # (B, 1, 1)

@@ -147,12 +147,7 @@ QUICK = Preset(
 LAPTOP = replace(
     QUICK,
     name="laptop",
-    pointnet=PointNetConfig(
-        widths=(64, 128, 256),
-        decoder_widths=(128, 64, 64, 32),
-        input_transform=False,
-        feature_transform=False,
-    ),
+    pointnet=replace(QUICK.pointnet, widths=(64, 128, 256), decoder_widths=(128, 64, 64, 32)),
     transformer=replace(
         QUICK.transformer, num_centers=32, patch_size=32, encoder_depth=4, decoder_depth=2
     ),

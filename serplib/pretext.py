@@ -53,15 +53,9 @@ class Pretext(nn.Module):
         self.corruption = corruption
 
     def corrupt(self, points: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Make perturbed and clean clouds.
+        """Turn clouds ``(B, M, 3)`` into perturbed and clean ones ``(B, N, 3)``.
 
-        Args:
-            points: ``(B, M, 3)`` clouds of the data set.
-            generator: on their device.
-
-        Returns:
-            Perturbed ``(B, N, 3)``, clean ``(B, N, 3)``, and ``(B, N)`` bool: True for the points
-            of a perturbed patch.
+        The third result is ``(B, N)`` bool, True for the points of a perturbed patch.
         """
         expect(points, "B M 3")
         c = self.corruption

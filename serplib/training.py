@@ -285,14 +285,10 @@ class _Loop:
         """Write a checkpoint, in the main process."""
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        weights = {"model": self.unwrapped_model.state_dict()}
-        if self.best is not None:
-            weights["best"] = self.best
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "history": self.history,
-        }
+        best = {} if self.best is None else {"best": self.best}
+        weights = {"model": self.unwrapped_model.state_dict()} | best
+        optimizer = self.optimizer.state_dict()
+        state = {"epoch": self.epoch, "history": self.history, "optimizer": optimizer}
         checkpoint.save(self.folder, self.epoch, weights, state)
 
 
