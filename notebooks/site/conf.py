@@ -1,7 +1,7 @@
 """Sphinx settings of the course's pages (`make site`).
 
-No notebook is executed: the pages show the outputs that are stored. Nothing on them comes from
-another server: MathJax is copied from a locked package, fonts and scripts come with the theme.
+Notebooks are not executed: the pages show the stored outputs. The pages load nothing from another
+server: MathJax is copied from a locked package, fonts and scripts are part of the theme.
 """
 
 import base64
@@ -23,6 +23,7 @@ import serplib
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+SHOWN = {"image/png", "image/svg+xml", "image/jpeg", "text/plain", "text/markdown", "text/latex"}
 
 project = "SeRP, step by step"
 html_title = project
@@ -38,7 +39,7 @@ extensions = [
 exclude_patterns = ["_build"]
 templates_path = ["_templates"]
 
-# Notebooks, as they are stored; of an output's forms never HTML or a script, always the picture.
+# Stored outputs: HTML, scripts and widgets are skipped in favour of the picture or the text.
 nb_execution_mode = "off"
 nb_render_markdown_format = "myst"
 nb_ipywidgets_js = {}
@@ -50,15 +51,15 @@ nb_mime_priority_overrides = [
 ]
 myst_enable_extensions = ["amsmath", "deflist", "dollarmath"]
 myst_heading_anchors = 3
-suppress_warnings = ["myst.header"]  # a notebook may leave out a level of headings
+suppress_warnings = ["myst.header"]  # notebooks may skip a level of headings
 
-# MathJax 2.7 as Jupyter ships it, with the fonts that come along.
+# MathJax 2.7 with its fonts, as Jupyter ships it.
 myst_update_mathjax = False
 mathjax_path = "mathjax/MathJax.js"
 mathjax2_config = {
     "config": ["TeX-AMS-MML_HTMLorMML-full.js"],
     "messageStyle": "none",
-    "fast-preview": {"disabled": True},  # an equation appears once, in its own fonts
+    "fast-preview": {"disabled": True},  # no preview in other fonts
     "showMathMenu": False,
     "tex2jax": {
         "inlineMath": [["\\(", "\\)"]],
@@ -75,7 +76,7 @@ mathjax2_config = {
     },
 }
 
-# The library: Google's form of docstrings, `name` is a cross-reference where there is such a name.
+# The library: Google-style docstrings; `name` is a cross-reference if the name exists.
 autosummary_generate = True
 autodoc_default_options = {
     "members": True,
@@ -108,9 +109,13 @@ html_show_sphinx = False
 
 
 def gather() -> dict[str, str]:
-    """Copy the notebooks to notebooks/site/notebooks; alternative texts by SHA-256 of the picture.
+    """Copy the notebooks to notebooks/site/notebooks.
 
-    A link to a file of the repository that is no page of the site becomes its text.
+    Links to repository files that are not pages of the site are replaced by their text. An output
+    that no page can show, such as JSON alone, becomes a line of text.
+
+    Returns:
+        Alternative texts by SHA-256 of the picture.
     """
     for folder in ("notebooks", "api"):
         shutil.rmtree(HERE / folder, ignore_errors=True)
@@ -131,6 +136,8 @@ def gather() -> dict[str, str]:
                 source = "".join(cell["source"])
                 cell["source"] = re.sub(r"\[([^\]\n]+)\]\(([^)#:\s][^):\s]*)\)", link, source)
             for output in cell.get("outputs", []):
+                if "data" in output and not SHOWN & set(output["data"]):
+                    output["data"] = {"text/plain": "(an output that these pages cannot show)"}
                 picture = output.get("data", {}).get("image/png")
                 if picture:
                     name = hashlib.sha256(base64.b64decode("".join(picture))).hexdigest()
@@ -141,7 +148,7 @@ def gather() -> dict[str, str]:
 
 
 def list_modules() -> None:
-    """Write the page from which autosummary makes one page a module."""
+    """Write the page from which autosummary generates one page a module."""
     found = pkgutil.walk_packages(serplib.__path__, "serplib.")
     names = sorted(module.name for module in found)
     text = (HERE / "library.txt").read_text(encoding="utf-8")
@@ -158,13 +165,13 @@ KEPT = re.compile(r"&lt;(/?(?:details|summary|sub|sup)|details open|br ?/?)&gt;"
 
 
 def fold_only(text: str) -> str:
-    """HTML in Markdown: folds and a few like them stay, all else is escaped and so shown."""
+    """Escape HTML in Markdown, except folds and a few harmless tags."""
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     return KEPT.sub(r"<\1>", html.escape(html.unescape(text), quote=False))
 
 
 def finish_document(app, document) -> None:
-    """Give each stored picture its alternative text, and let no HTML through but folds."""
+    """Give each stored picture its alternative text and escape HTML other than folds."""
     for image in document.findall(nodes.image):
         image["alt"] = ALT.get(Path(image["uri"]).stem, image.get("alt", ""))
     for raw in list(document.findall(nodes.raw)):
@@ -172,27 +179,27 @@ def finish_document(app, document) -> None:
         raw.replace_self(nodes.raw(text, text, format="html"))
 
 
-# A literal block, a ``literal`` or a `reference`; what lies between them is plain text.
+# A literal block, a ``literal`` or a `reference`; the text between them is plain.
 MARKED = re.compile(r"(::\n\n(?:[ ]+[^\n]*\n|\n)+|``.+?``|`[^`]+`)", re.DOTALL)
 ARGUMENT = re.compile(r"(    .*?\.) ((?:\w+, )*\w+): (\S.*)")
 FIELD = re.compile(r"    (\w+): [^#=]+  # (.+)")
 
 
 def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are prose: a ``|`` or ``*`` in them is itself, not markup.
+    """Convert docstrings to reStructuredText: ``|`` and ``*`` in prose are not markup.
 
-    Arguments that share a line get one each, and what a class is made from counts as arguments:
-    the attributes of a dataclass, and the fields of a named tuple with the comments beside them.
+    Arguments that share a line get a line each. The attributes of a dataclass, and the fields of a
+    named tuple with the comments beside them, become arguments of the class.
     """
     if what == "class" and hasattr(obj, "_fields"):
         fields = map(FIELD.match, inspect.getsource(obj).split("\n"))
         lines += ["", "Args:", *(f"    {field[1]}: {field[2]}" for field in fields if field), ""]
-    # Napoleon would take what stands before the first colon of a "Returns:" for a type.
+    # Napoleon would read the text before the first colon of a "Returns:" as a type.
     lines[:] = [":returns:" if line == "Returns:" else line for line in lines]
     if what == "class" and dataclasses.is_dataclass(obj):
         lines[:] = ["Args:" if line == "Attributes:" else line for line in lines]
     known = what in ("class", "function", "method") and inspect.signature(obj).parameters
-    for i, line in enumerate(lines):  # grows while it is gone through
+    for i, line in enumerate(lines):  # the list grows during the loop
         found = ARGUMENT.fullmatch(line)
         if known and found and set(found[2].split(", ")) <= set(known):
             lines[i : i + 1] = [found[1], f"    {found[2]}: {found[3]}"]
@@ -203,7 +210,7 @@ def plain_docstring(app, what, name, obj, options, lines: list[str]) -> None:
 
 
 def skip_member(app, what, name, obj, skip, options) -> bool | None:
-    """Show the functions and classes of a module, and of a class what has a docstring."""
+    """Show the functions and classes of a module, and the documented members of a class."""
     if not getattr(obj, "__module__", "serplib").startswith("serplib"):
         return True  # made by matplotlib
     if what == "module":
@@ -213,7 +220,7 @@ def skip_member(app, what, name, obj, skip, options) -> bool | None:
 
 
 def resolve_short(app, env, node, contnode):
-    """`perturbation.Perturbation` in a docstring is `serplib.perturbation.Perturbation`."""
+    """Resolve `perturbation.Perturbation` as `serplib.perturbation.Perturbation`."""
     if node.get("refdomain") != "py":
         return None
     return env.get_domain("py").resolve_xref(
@@ -222,7 +229,7 @@ def resolve_short(app, env, node, contnode):
 
 
 def copy_mathjax(app) -> None:
-    """Put the parts of MathJax that the pages use beside them."""
+    """Copy the parts of MathJax that the pages use."""
     source = Path(jupyter_server_mathjax.__file__).parent / "static"
     unused = shutil.ignore_patterns("SVG", "a11y", "localization", "mhchem*")
     shutil.copytree(

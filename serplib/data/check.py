@@ -1,4 +1,4 @@
-"""Which data sets there are, and whether they are whole (``serp data list``, ``... check``)."""
+"""List the data sets and check that they are complete (``serp data list``, ``serp data check``)."""
 
 from __future__ import annotations
 
@@ -85,6 +85,15 @@ def check(name: str) -> list[str]:
     return facts
 
 
+def up_axis(clouds: Clouds) -> str | None:
+    """Return the axis along which airplanes are lowest, which points up; None without airplanes."""
+    if clouds.labels is None or "airplane" not in clouds.classes:
+        return None
+    planes = clouds.points[clouds.labels == clouds.classes.index("airplane")]  # (P, N, 3)
+    height = (planes.amax(1) - planes.amin(1)).mean(0)  # (3,)
+    return "xyz"[int(height.argmin())] if len(planes) else None
+
+
 def _facts(clouds: Clouds) -> list[str]:
     """Return what is true of a split; DataError where it should not be."""
     name, split, points = clouds.name, clouds.split, clouds.points
@@ -109,9 +118,6 @@ def _facts(clouds: Clouds) -> list[str]:
             f"{split}: labels {clouds.labels.min()} to {clouds.labels.max()}, "
             f"{count.min():,} to {count.max():,} shapes in each of {len(clouds.classes)} classes"
         )
-        if "airplane" in clouds.classes:
-            planes = points[clouds.labels == clouds.classes.index("airplane")]
-            height = (planes.amax(1) - planes.amin(1)).mean(0)  # (3,)
-            axis = "xyz"[int(height.argmin())]
-            facts.append(f"{split}: airplanes are lowest along {axis} ({height.min():.2f}): up")
+        if axis := up_axis(clouds):
+            facts.append(f"{split}: airplanes are lowest along {axis}: up")
     return [*facts, f"{split}: sha256 {clouds.checksum}"]
