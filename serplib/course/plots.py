@@ -18,6 +18,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
 # Okabe-Ito: told apart with every common kind of colour blindness, and in greyscale by lightness.
@@ -141,6 +142,7 @@ def show_clouds(
     *,
     alt: str,
     values: Mapping[str, Tensor] | None = None,
+    bars: Mapping[str, str] | None = None,
     columns: int | None = None,
     size: float = 2.8,
     point_size: float = 6.0,
@@ -155,6 +157,7 @@ def show_clouds(
             in that order.
         alt: what the picture shows, in a sentence or two.
         values: title to ``(N,)`` numbers that colour the first layer of that panel, dark is low.
+        bars: title to the name of its ``values``: a colour bar below the panel, and no fading.
         columns: panels in a row, 4 unless told.
         size: width of a panel in inches. point_size: area of a point, in square points.
         emphasis: how many times that area a point of the later layers of a panel has.
@@ -178,6 +181,7 @@ def show_clouds(
     low, high = every.min(0) - 0.06, every.max(0) + 0.06  # the same frame for all panels
     rows, columns = _grid(len(drawn), columns)
     panel_height = size * min(1.25, (high[1] - low[1]) / (high[0] - low[0])) + 0.3  # with its title
+    panel_height += 0.55 if bars else 0.0  # a colour bar with its numbers
     room = 0.35 if legend else 0.0  # inches below the panels
     height = rows * panel_height + room
     figure = Picture(alt, figsize=(columns * size, height))
@@ -186,7 +190,9 @@ def show_clouds(
             (place % columns) / columns,
             1 - (place // columns + 1) * panel_height / height,
         )
-        axes = figure.add_axes((left, bottom, 1 / columns, (panel_height - 0.3) / height))
+        below = 0.55 if bars else 0.0
+        box = (left, bottom + below / height, 1 / columns, (panel_height - 0.3 - below) / height)
+        axes = figure.add_axes(box)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_axis_off()
         axes.set_title(title, fontsize=10, color=PALETTE["ink"], pad=4)
@@ -194,14 +200,38 @@ def show_clouds(
             paint = np.tile(to_rgb(color(role)), (len(points), 1))  # (N, 3)
             if values and title in values and layer == 0:
                 paint = _cividis(_numpy(values[title]))
+            barred = bool(bars and title in bars and layer == 0)
             order = points[:, 2].argsort(kind="stable")  # far points first
             depth = (points[:, 2:] - low[2]) / (high[2] - low[2])  # (N, 1), 1 is near
-            paint = 1 - (1 - paint) * (0.5 + 0.5 * depth)  # far points fade to white
+            if not barred:
+                paint = 1 - (1 - paint) * (0.5 + 0.5 * depth)  # far points fade to white
             area = point_size * (emphasis if layer else 1)
             axes.scatter(*points[order, :2].T, s=area, c=paint[order], linewidths=0)
+        if bars and title in bars and values:
+            place_of_bar = (
+                left + 0.2 / columns,
+                bottom + 0.42 / height,
+                0.6 / columns,
+                0.1 / height,
+            )
+            _bar(figure.add_axes(place_of_bar), _numpy(values[title]), bars[title])
     if legend:
         _legend(figure, dict.fromkeys(role for layers in drawn.values() for role in layers))
     return figure
+
+
+def _bar(axes, numbers: np.ndarray, name: str) -> None:
+    """Draw a colour bar from the lowest to the highest of some numbers."""
+    low, high = float(numbers.min()), float(numbers.max())
+    axes.imshow(
+        np.linspace(0, 1, 256)[None], cmap="cividis", aspect="auto", extent=(low, high, 0, 1)
+    )
+    axes.set_yticks([])
+    axes.set_xticks([low, (low + high) / 2, high])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+    axes.tick_params(labelsize=8, length=0, colors="#555555")
+    axes.set_xlabel(name, fontsize=8, labelpad=1)
+    axes.set_frame_on(False)
 
 
 def _legend(figure: Figure, roles: Mapping[str, None]) -> None:
@@ -304,6 +334,11 @@ def show_lines(
         axes.minorticks_off()
     if "y" in log:
         axes.set_yscale("log")
+        low, high = axes.get_ylim()
+        if high < 100 * low:  # under two decades: powers of ten alone would label next to nothing
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+            axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.yaxis.set_minor_locator(NullLocator())
     for text, point in (mark or {}).items():
         axes.plot(*point, "o", color=PALETTE["ink"], markersize=6, zorder=5)
         height = axes.transAxes.inverted().transform(axes.transData.transform(point))[1]

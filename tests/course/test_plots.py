@@ -21,6 +21,9 @@ def image(picture):
 
 
 PICTURES = {
+    "bars": lambda: plots.show_clouds(
+        {"a": cloud(), "b": cloud()}, values={"a": torch.arange(50)}, bars={"a": "size"}, alt="x"
+    ),
     "clouds": lambda: plots.show_clouds({"clean": cloud(), "b": {"touched": cloud()}}, alt="x"),
     "values": lambda: plots.show_clouds(
         {"a": cloud()}, values={"a": torch.arange(50)}, alt="x", legend=True
@@ -53,6 +56,26 @@ def test_pictures_are_drawn_and_small(name):
     pixels = image(picture)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5  # not an empty canvas
     assert len(picture.png()) < 60_000
+
+
+def test_a_colour_bar_names_its_values_and_their_range():
+    picture = PICTURES["bars"]()
+    (bar,) = [axes for axes in picture.axes if axes.get_xlabel()]
+    picture.canvas.draw()
+    assert bar.get_xlabel() == "size"
+    assert [text.get_text() for text in bar.get_xticklabels()] == ["0", "24", "49"]
+
+
+def test_a_logarithmic_axis_of_less_than_two_decades_has_plain_labels():
+    picture = plots.show_lines(
+        [1, 2, 3], {"a": [0.12, 0.3, 0.7]}, log="y", xlabel="x", ylabel="y", alt="x"
+    )
+    picture.canvas.draw()
+    low, high = picture.axes[0].get_ylim()
+    ticks = [
+        t.get_text() for t in picture.axes[0].get_yticklabels() if low < float(t.get_text()) < high
+    ]
+    assert ticks == ["0.2", "0.3", "0.5"]
 
 
 def test_the_palette_is_told_apart():
