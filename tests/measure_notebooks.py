@@ -14,7 +14,7 @@ import sys
 from itertools import pairwise
 
 from notebook_helpers import NOTEBOOKS, ROOT, cells
-from test_exercises import MUTANTS
+from test_exercises import RIGHT, SUBTLE, WRONG, count
 
 from serplib.experiments import records
 
@@ -49,7 +49,7 @@ def cpu_seconds(name: str) -> float:
 
 
 def counts(name: str) -> dict[str, int]:
-    """Minutes to read (an estimate), exercises and planted mistakes of a notebook."""
+    """Count minutes to read, exercises, and the answers tried on their checkers."""
     text = "\n".join(cell.source for cell in cells(name, "markdown"))
     exercises = [
         re.search(r"exercises\.(\w+)\(", following.source)[1]
@@ -59,7 +59,8 @@ def counts(name: str) -> dict[str, int]:
     return {
         "read_minutes": int(re.search(r"about (\d+) minutes to read", text)[1]),
         "exercises": len(exercises),
-        "planted_mistakes": sum(len(MUTANTS[exercise]) for exercise in exercises),
+        "wrong_answers": sum(count(table, e) for e in exercises for table in (WRONG, SUBTLE)),
+        "right_answers": sum(len(RIGHT[e]) for e in exercises),
     }
 
 

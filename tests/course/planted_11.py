@@ -1,6 +1,13 @@
-"""Wrong answers to the exercises of 11, each with a piece of the hint meant for it."""
+"""Answers to the exercises of 11: wrong ones with a piece of their hint, and right ones."""
 
 import math
+from fractions import Fraction
+from itertools import count
+from statistics import NormalDist
+
+import numpy as np
+import torch
+from scipy import stats
 
 NAMES = {"math": math}
 
@@ -9,34 +16,158 @@ def tail(k, n):
     return sum(math.comb(n, i) for i in range(k + 1)) / 2**n
 
 
+def exact(won, lost):
+    return min(1.0, 2 * tail(min(won, lost), won + lost))
+
+
+def chi_square(won, lost, correction=0):
+    if won + lost == 0:
+        return 1.0
+    return stats.chi2.sf(max(abs(won - lost) - correction, 0) ** 2 / (won + lost), 1)
+
+
+def unguarded_chi_square(won, lost):
+    return math.erfc(math.sqrt((won - lost) ** 2 / (won + lost) / 2))
+
+
+def normal(won, lost):
+    n = max(won + lost, 1)
+    return 2 * NormalDist().cdf(-abs(won - lost) / math.sqrt(n))
+
+
+def sorted_binomials(won, lost):
+    n = won + lost
+    chances = [math.comb(n, k) / 2**n for k in range(n + 1)]
+    return sum(c for k, c in enumerate(chances) if abs(2 * k - n) >= abs(won - lost))
+
+
+def by_fractions(won, lost):
+    n = won + lost
+    total = sum(Fraction(math.comb(n, k), 2**n) for k in range(min(won, lost) + 1))
+    return float(min(Fraction(1), 2 * total))
+
+
 def whole(raw):
     return max(2, math.floor(raw + 1e-9) + 1)
 
 
-MUTANTS = {
+def raw(gain, sd):
+    return (1.96 * sd / gain) ** 2
+
+
+def searched(gain, sd, start=2):
+    return next(m for m in count(start) if 1.96 * sd / math.sqrt(m) < gain)
+
+
+def stepped(gain, sd):
+    m = 2
+    while 1.96 * sd >= gain * m**0.5:
+        m += 1
+    return m
+
+
+WRONG = {
     "standard_error": [
         (lambda a, n: a * (100 - a) / n / 100, "That is the variance"),
         (lambda a, n: math.sqrt(a / 100 * (1 - a / 100) / n), "That is a share"),
-        (lambda a, n: 100 * math.sqrt(a / 100 / n), "left out 1 - p"),
         (lambda a, n: math.sqrt(a * (100 - a)), "ONE shape"),
-        (lambda a, n: math.sqrt(a * (100 - a)) / n, "not by the number itself"),
-        (lambda a, n: 1.96 * math.sqrt(a * (100 - a) / n), "half of a 95 % interval"),
+        (lambda a, n: math.sqrt(a * (100 - a)) / n, "not by the number"),
+        (lambda a, n: math.sqrt(a * abs(1 - a) / n), "into a probability"),
+        (lambda a, n: a / n, "wanted"),
     ],
     "sign_test": [
         (lambda won, lost: tail(min(won, lost), won + lost), "one side"),
-        (lambda won, lost: 2 * tail(min(won, lost), won + lost), "cut it off at 1"),
+        (lambda won, lost: 1 - tail(min(won, lost), won + lost), "MORE even"),
         (
             lambda won, lost: min(1.0, 2 * math.comb(won + lost, won) / 2 ** (won + lost)),
             "exactly this split",
         ),
-        (lambda won, lost: min(1.0, 2 * tail(won, won + lost)), "tail below `gained`"),
-        (lambda won, lost: 1 - tail(min(won, lost), won + lost), "MORE even"),
+        (lambda won, lost: won / max(won + lost, 1), "wanted"),
     ],
     "seeds_needed": [
         (lambda g, s: whole(1.96 * s / g), "square the ratio"),
-        (lambda g, s: max(2, math.floor((1.96 * s / g) ** 2 + 1e-9)), "One too few"),
-        (lambda g, s: math.floor((1.96 * s / g) ** 2 + 1e-9) + 1, "at least 2"),
         (lambda g, s: whole((s / g) ** 2), "forgot the 1.96"),
-        (lambda g, s: (1.96 * s / g) ** 2, "Seeds are whole"),
+        (raw, "Seeds are whole"),
+        (lambda g, s: whole((1.96 * g / s) ** 2), "ratio is inverted"),
+        (lambda g, s: whole(4 * raw(g, s)), "Half the width"),
+    ],
+}
+
+SUBTLE = {
+    "standard_error": [
+        (
+            [
+                lambda a, n: 100 * math.sqrt(a / 100 / n),
+                lambda a, n: 100 * math.sqrt((1 - a / 100) / n),
+            ],
+            "left out 1 - p",
+        ),
+        (lambda a, n: 1.96 * math.sqrt(a * (100 - a) / n), "half of a 95 % interval"),
+        (lambda a, n: math.sqrt(a * (100 - a) / (n - 1)), "shapes - 1"),
+        (lambda a, n: 50 / math.sqrt(n), "at p = 1/2"),
+        (lambda a, n: round(math.sqrt(a * (100 - a) / n), 2), "You rounded"),
+        (lambda a, n: math.sqrt(a * (100 - a) / 2468), "shapes = 100"),  # n of the first case
+    ],
+    "sign_test": [
+        (lambda won, lost: 2 * tail(min(won, lost), won + lost), "cut it off at 1"),
+        (
+            [
+                lambda won, lost: min(1.0, 2 * tail(won, won + lost)),
+                lambda won, lost: min(1.0, 2 * tail(lost, won + lost)),
+            ],
+            "tail below one of the two",
+        ),
+        (
+            [
+                chi_square,
+                lambda won, lost: chi_square(won, lost, 1),
+                unguarded_chi_square,
+                normal,
+            ],
+            "chi-square approximation",
+        ),
+        (lambda won, lost: min(1.0, 2 * tail(min(won, lost) - 1, won + lost)), "range(few)"),
+        (
+            lambda won, lost: min(
+                1.0, exact(won, lost) - math.comb(won + lost, won) / 2 ** (won + lost)
+            ),
+            "wanted",
+        ),
+        (lambda won, lost: round(exact(won, lost), 3), "wanted"),
+    ],
+    "seeds_needed": [
+        (lambda g, s: max(2, math.ceil(raw(g, s))), "BELOW the gain"),
+        (lambda g, s: max(2, math.floor(raw(g, s) + 1e-9)), "One too few"),
+        (lambda g, s: max(2, round(raw(g, s))), "One too few"),
+        (lambda g, s: math.floor(raw(g, s) + 1e-9) + 1, "at least 2"),
+        (lambda g, s: searched(g, s, 1), "at least 2"),
+        (lambda g, s: whole(raw(g, s)) + 1, "One too many"),
+        (lambda g, s: whole((2 * s / g) ** 2), "took 2 for 1.96"),
+        (lambda g, s: next(m for m in count(2) if 1.96 * s / m**0.5 <= g), "BELOW the gain"),
+        (lambda g, s: max(2.0, raw(g, s)), "Seeds are whole"),
+    ],
+}
+
+RIGHT = {
+    "standard_error": [
+        lambda a, n: math.sqrt(a * (100 - a) / n),
+        lambda a, n: 100 * stats.bernoulli(a / 100).std() / n**0.5,
+        lambda a, n: torch.tensor(a / 100 * (1 - a / 100) / n).sqrt() * 100,
+        lambda a, n: np.float32(np.sqrt(a * (100 - a) / n)),
+        lambda a, n: 100 / n * math.sqrt(n * a / 100 * (1 - a / 100)),
+    ],
+    "sign_test": [
+        sorted_binomials,
+        by_fractions,
+        lambda won, lost: stats.binomtest(won, won + lost).pvalue if won + lost else 1.0,
+        lambda won, lost: min(1.0, 2 * stats.binom.cdf(min(won, lost), won + lost, 0.5)),
+        lambda won, lost: torch.tensor(exact(won, lost)),
+    ],
+    "seeds_needed": [
+        searched,
+        stepped,
+        lambda g, s: float(searched(g, s)),
+        lambda g, s: np.int64(searched(g, s)),
+        lambda g, s: max(math.floor((1.96 * s / g) ** 2) + 1, 2),
     ],
 }

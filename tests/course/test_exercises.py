@@ -1,11 +1,13 @@
-"""The exercises: the solution passes, the stub is told kindly, each mistake gets its own hint."""
+"""The exercises: right answers pass however written, each wrong answer gets a hint that fits."""
 
+import ast
 import importlib
 import re
 from itertools import pairwise
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
@@ -13,12 +15,13 @@ from serplib.course import exercises
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 FOLD = re.compile(r"<details><summary>Solution</summary>\s*```python\n(.*?)```", re.DOTALL)
-NAMES, MUTANTS = {"torch": torch}, {}
+NAMES, WRONG, SUBTLE, RIGHT = {"torch": torch}, {}, {}, {}
 for path in sorted(Path(__file__).parent.glob("planted_*.py")):  # one module a notebook or more
     module = importlib.import_module(path.stem)
     NAMES |= module.NAMES
-    MUTANTS |= module.MUTANTS
-SHARED_HINTS = {"one side of Eq. 11"}  # one message for two mirrored mistakes
+    WRONG |= module.WRONG
+    SUBTLE |= module.SUBTLE
+    RIGHT |= module.RIGHT
 
 
 def exercises_found():
@@ -29,11 +32,26 @@ def exercises_found():
         for cell, following in pairwise(cells):
             for solution in FOLD.findall(cell.source):
                 name = re.search(r"exercises\.(\w+)\(", following.source)[1]
-                found[name] = solution, following.source.split("exercises.")[0]
+                found[name] = solution, following.source
     return found
 
 
 EXERCISES = exercises_found()
+
+
+def planted(table):
+    """``(exercise, wrong answer, piece of its hint)``; several answers may share a hint."""
+    for name, pairs in table.items():
+        for answers, hint in pairs:
+            for answer in answers if isinstance(answers, list) else [answers]:
+                yield name, answer, hint
+
+
+MISTAKES = [*planted(WRONG), *planted(SUBTLE)]
+
+
+def count(table, name):
+    return sum(found == name for found, *_ in planted(table))
 
 
 def function(code, name):
@@ -42,41 +60,90 @@ def function(code, name):
     return names[name]
 
 
-def verdict(name, candidate, capsys):
+def solution(name):
+    return function(EXERCISES[name][0], name)
+
+
+def graded(name, candidate, capsys):
     getattr(exercises, name)(candidate)
     return capsys.readouterr().out
 
 
-def test_every_exercise_is_known_here():
-    assert set(EXERCISES) == set(MUTANTS)
-    assert all(len(mutants) >= 3 for mutants in MUTANTS.values())
+def test_every_exercise_has_wrong_and_right_answers():
+    assert set(EXERCISES) == set(WRONG) == set(SUBTLE) == set(RIGHT)
+    for name in EXERCISES:
+        assert count(WRONG, name) + count(SUBTLE, name) >= 8, name
+        assert count(SUBTLE, name) >= 4 and len(RIGHT[name]) >= 4, name
+
+
+@pytest.mark.parametrize("name", EXERCISES)
+def test_the_stub_is_the_solution_without_its_body(name):
+    """The stub cell holds the solution's signature, the line that raises, and the check."""
+    answer, stub = (ast.parse(code).body for code in EXERCISES[name])
+    assert len(answer) == 1 and len(stub) == 2
+    answer[0].body = ast.parse("raise NotImplementedError").body
+    assert ast.dump(stub[0]) == ast.dump(answer[0])
+    assert ast.unparse(stub[1]) == f"exercises.{name}({name})"
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_folded_solution_passes(name, capsys):
-    assert verdict(name, function(EXERCISES[name][0], name), capsys) == f"{name}: right!\n"
+    assert graded(name, solution(name), capsys) == f"{name}: right!\n"
 
 
 @pytest.mark.parametrize("name", EXERCISES)
-def test_the_untouched_stub_is_told_kindly(name, capsys):
-    said = verdict(name, function(EXERCISES[name][1], name), capsys)
-    assert said.startswith(f"{name}: still open.")
+def test_the_untouched_stub_is_open(name, capsys):
+    stub = EXERCISES[name][1].split("exercises.")[0]
+    assert graded(name, function(stub, name), capsys).startswith(f"{name}: still open.")
 
 
 @pytest.mark.parametrize(
-    "name, mutant, hint",
-    [(name, *pair) for name, pairs in MUTANTS.items() for pair in pairs],
-    ids=[f"{name}-{pair[1]}" for name, pairs in MUTANTS.items() for pair in pairs],
+    "name, answer",
+    [(name, answer) for name, answers in RIGHT.items() for answer in answers],
+    ids=[f"{name}-{number}" for name, answers in RIGHT.items() for number in range(len(answers))],
 )
-def test_a_planted_mistake_gets_its_hint(name, mutant, hint, capsys):
-    said = verdict(name, mutant, capsys)
+def test_a_right_answer_passes_however_it_is_written(name, answer, capsys):
+    assert graded(name, answer, capsys) == f"{name}: right!\n"
+
+
+@pytest.mark.parametrize(
+    "name, answer, hint", MISTAKES, ids=[f"{name}-{hint}" for name, _, hint in MISTAKES]
+)
+def test_a_wrong_answer_gets_its_hint(name, answer, hint, capsys):
+    said = graded(name, answer, capsys)
     assert said.startswith(f"{name}: not yet.") and hint in said, said
 
 
-def test_hints_are_told_apart():
-    for name, pairs in MUTANTS.items():
-        hints = [hint for _, hint in pairs if hint not in SHARED_HINTS]
+def test_hints_are_distinct():
+    for name in EXERCISES:
+        hints = [hint for _, hint in WRONG[name]]
         assert len(set(hints)) == len(hints), name
+
+
+CONVERSIONS = {
+    "float64": lambda tensor: tensor.double() if tensor.is_floating_point() else tensor,
+    "numpy": lambda tensor: tensor.numpy(),
+    "list": lambda tensor: tensor.tolist(),
+    "0-d tensors": lambda tensor: [*tensor] if tensor.ndim else tensor,
+}
+NUMBERS = {"float64": np.float64, "0-d": torch.tensor, "1-d": lambda x: np.array([x])}
+TRAIN = ("encoder_input", "split_layer", "weighted_cross_entropy", "post_norm_block", "pair_head",
+         "vq_terms", "kl_to_uniform")  # fmt: skip
+NO_TENSOR = ("decay_groups", "snapshot", "same_set")
+
+
+@pytest.mark.parametrize("kind", CONVERSIONS)
+@pytest.mark.parametrize("name", sorted(set(EXERCISES) - set(NO_TENSOR) - set(TRAIN)))
+def test_one_conversion_for_all_answers(name, kind, capsys):
+    """A tensor, an array, a list, a number of any kind: what counts is the value."""
+
+    def answer(*arguments):
+        found = solution(name)(*arguments)
+        if isinstance(found, torch.Tensor):
+            return CONVERSIONS[kind](found)
+        return NUMBERS.get(kind, float)(found)
+
+    assert graded(name, answer, capsys) == f"{name}: right!\n"
 
 
 @pytest.mark.parametrize("name", EXERCISES)
@@ -84,6 +151,8 @@ def test_a_function_that_breaks_does_not_stop_the_notebook(name, capsys):
     def broken(*arguments, **options):
         raise RuntimeError("shape mismatch")
 
-    assert "stopped with RuntimeError: shape mismatch" in verdict(name, broken, capsys)
-    assert "Pass the function itself" in verdict(name, torch.zeros(1), capsys)
-    assert "not yet" in verdict(name, lambda *a, **k: torch.full((1, 7), 3.0), capsys)
+    assert "stopped with RuntimeError: shape mismatch" in graded(name, broken, capsys)
+    assert "Pass the function itself" in graded(name, torch.zeros(1), capsys)
+    for nonsense in (torch.full((1, 7), 3.0), "three", {}, [], object(), 1j, [1, "a"], np.nan):
+        assert "not yet" in graded(name, lambda *a, value=nonsense, **k: value, capsys)
+    assert "returned None" in graded(name, lambda *a, **k: None, capsys)

@@ -3,164 +3,169 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from serplib.course.exercises.grading import Hint, call, compare, exercise
-from serplib.seeding import named_generator
+from serplib.course.exercises.grading import exercise, normal
 
 
-@exercise
-def given_away(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Share of the hidden patches' places whose point a visible patch holds, too.
+def _hidden_patches() -> list[tuple[Tensor, Tensor]]:
+    hidden = torch.tensor([[1, 1, 0, 0, 1, 0, 1], [0, 1, 0, 0, 0, 0, 1]], dtype=torch.bool)
+    return [
+        (normal("given away", 2, 7 * times, 60).argsort(-1)[..., :5], hidden.repeat(1, times))
+        for times in (1, 2)
+    ]
+
+
+@exercise(
+    _hidden_patches,
+    shape="(B,)",
+    no_loop="The values are right, but Python's work grows with the number of patches. The text "
+    "says: without a loop over patches.",
+)
+def given_away(index: Tensor, hidden: Tensor):
+    """Return the share of the slots of hidden patches whose point a visible patch holds, too.
 
     ``index (B, c, n) int64, hidden (B, c) bool -> (B,)``.
     """
-    generator = named_generator("check", "given away")
-    index = torch.stack([torch.randperm(30, generator=generator)[:5] for _ in range(14)])
-    index = index.view(2, 7, 5)  # (B, c, n)
-    hidden = torch.tensor(
-        [[1, 1, 0, 0, 1, 0, 1], [0, 1, 0, 1, 0, 0, 1]], dtype=torch.bool
-    )  # (B, c)
+    clouds, size = range(len(index)), index.shape[2]
 
-    def inside(where: Tensor) -> Tensor:
-        """Which of 30 points lie in a patch of ``where``, ``(B, 30)``."""
-        found = torch.zeros(2, 30, dtype=torch.bool)
-        for cloud in range(2):
-            found[cloud, index[cloud][where[cloud]].flatten()] = True
+    def inside(which: Tensor) -> Tensor:
+        """Mark which of 60 points lie in a patch of ``which (B, c)``: ``(B, 60)``."""
+        found = torch.zeros(len(index), 60, dtype=torch.bool)
+        for cloud in clouds:
+            found[cloud, index[cloud][which[cloud]].flatten()] = True
         return found
 
-    def share(known: Tensor, where: Tensor = hidden) -> Tensor:
-        shown = torch.stack([known[b][index[b]] for b in range(2)])  # (B, c, n)
-        return torch.stack([shown[b][where[b]].float().mean() for b in range(2)])  # (B,)
+    def looked_up(known: Tensor) -> Tensor:
+        return torch.stack([known[b][index[b]] for b in clouds]).float()  # (B, c, n)
+
+    def mean(values: Tensor, which: Tensor = hidden) -> Tensor:
+        """Mean over the patches of ``which``: ``(B, c) -> (B,)``."""
+        return (values * which).sum(1) / which.sum(1)
 
     seen, unseen = inside(~hidden), inside(hidden)
-    right = share(seen)
-    shown = torch.stack([seen[b][index[b]] for b in range(2)])  # (B, c, n)
-    slots = (shown & hidden[..., None]).flatten(1).sum(1).float()  # (B,)
-    others = torch.zeros(2)
-    for b in range(2):
-        for i in hidden[b].nonzero()[:, 0].tolist():
-            rest = torch.cat([index[b, :i], index[b, i + 1 :]]).flatten()
-            others[b] += torch.isin(index[b, i], rest).float().mean() / hidden[b].sum()
-    mistakes = [
-        (share(unseen, ~hidden), "You asked it of the visible patches. Exchange the two."),
-        (1 - right, "That is the share that stays secret. Wanted is what is given away."),
-        (
-            (seen & unseen).sum(1) / unseen.sum(1),
-            "You counted each point once. A decoder has to fill n places in each hidden patch: "
-            "count places, so that a point in two hidden patches counts twice.",
+    shown = looked_up(seen)  # (B, c, n)
+    visits = torch.stack([cloud.flatten().bincount(minlength=60) for cloud in index])  # (B, N)
+    once = (seen & unseen).sum(1) / unseen.sum(1)
+    right, slots = mean(shown.mean(2)), (shown.sum(2) * hidden).sum(1)  # (B,) each
+    return right, {
+        "You counted in the visible patches. Exchange hidden and visible.": mean(
+            looked_up(unseen).mean(2), ~hidden
         ),
-        (
-            share(seen.any(0).expand(2, -1)),
-            "You laid the clouds of the batch together: index 5 of one cloud is another point "
-            "than index 5 of the next.",
+        "That is the share that stays secret. Wanted is what is given away.": 1 - right,
+        "You counted each point once. A decoder fills n slots in each hidden patch: a point in two "
+        "hidden patches counts twice.": once,
+        "You pooled the clouds of the batch: index 5 of one cloud is another point than index 5 of "
+        "the next.": mean(looked_up(seen.any(0).expand_as(seen)).mean(2)),
+        "You counted the other hidden patches, too. The encoder sees visible patches only.": mean(
+            looked_up(visits > 1).mean(2)
         ),
-        (
-            others,
-            "You counted the other hidden patches, too. The encoder sees visible patches only.",
+        "Every point lies in its own patch. Look in the visible ones.": torch.ones(len(index)),
+        "You divided by the slots of all patches. Divide by those of the hidden ones.": slots
+        / index[0].numel(),
+        "That is a number of slots. Divide by how many the hidden patches have.": slots,
+        "You divided by the number of hidden patches. Each has n slots.": size * right,
+        "You divided by the hidden slots of the whole batch. Their number differs from cloud to "
+        "cloud.": [slots / (hidden.sum() * size), slots / (hidden.sum(1).float().mean() * size)],
+        "That is the share of hidden patches that give away anything at all. Count slots.": mean(
+            shown.amax(2)
         ),
-        (torch.ones(2), "Every point lies in its own patch. Look in the visible ones."),
-        (
-            slots / index[0].numel(),
-            "You divided by the places of all patches. Divide by those of the hidden ones.",
-        ),
-        (slots, "That is a number of places. Divide by how many the hidden patches have."),
-        (
-            torch.stack([shown[b][hidden[b]].any(1).float().mean() for b in range(2)]),
-            "That is the share of hidden patches that give away anything at all. Count places.",
-        ),
-        (right.mean(), "That is one number for the batch. Wanted one for each cloud."),
-    ]
-    compare(call(function, index, hidden), right, mistakes, "(B,)")
+        "You looked at the centres only, the first point of each patch.": mean(shown[:, :, 0]),
+        "That is one number for the batch. Wanted one for each cloud.": [
+            right.mean(),
+            slots.sum() / (hidden.sum() * size),
+        ],
+    }
 
 
-@exercise
-def leaked_share(function: Callable[[float, float, float, float], float]) -> None:
-    """What positions of this very shape explain: ``(constant, another, positions, full) -> float``.
-
-    All four are losses.
-    """
-    for constant, another, positions, full in ((2.0, 1.5, 0.8, 0.3), (8.0, 5.0, 4.0, 3.0)):
-        gain = constant - full
-        right = (another - positions) / gain
-        mistakes = [
-            (
-                (constant - positions) / gain,
-                "That is `explained`. Positions also make tokens differ at all; take away what "
-                "those of another shape explain.",
-            ),
-            (
-                (constant - another) / gain,
-                "That is what positions of ANOTHER shape explain. Wanted: own minus another's.",
-            ),
-            (-right, "The sign is wrong: a lower loss explains more."),
-            (
-                (another - positions) / constant,
-                "You divided by the constant's loss. The whole is what the autoencoder gains over "
-                "the constant.",
-            ),
-            (
-                (another - positions) / (another - full),
-                "Your whole starts at the wrong decoder: the gain is counted from the constant.",
-            ),
-            (another - positions, "That is a difference of losses. Divide by the whole gain."),
-            (100 * right, "That is in per cent. Wanted a share."),
-            (
-                positions / full,
-                "A ratio of losses is not a share of a gain: start from the differences.",
-            ),
-        ]
-        answer = float(call(function, constant, another, positions, full))
-        if abs(answer - right) <= 1e-6:
-            continue
-        for wrong, hint in mistakes:
-            if abs(answer - wrong) <= 1e-6:
-                raise Hint(hint)
-        raise Hint(
-            f"For constant {constant:g}, another {another:g}, positions {positions:g} and full "
-            f"{full:g} you say {answer:.3f}. The whole is constant - full; which part is wanted?"
+@exercise(
+    [(2.0, 1.5, 0.8, 0.3), (8.0, 5.0, 4.0, 3.0), (2.0, 0.7, 0.9, 0.3)],
+    advice="The whole is constant - full; which part is wanted?",
+)
+def leaked_share(constant: float, another: float, positions: float, full: float):
+    """Return what positions of this very shape explain; all four arguments are losses."""
+    gain, part = constant - full, another - positions
+    right = part / gain
+    return right, {
+        "That is `explained`. Positions also make tokens differ at all; take away what "
+        "those of another shape explain.": (constant - positions) / gain,
+        "That is what positions of ANOTHER shape explain. Wanted: own minus another's.": (
+            constant - another
         )
+        / gain,
+        "The sign is wrong: a lower loss explains more.": -right,
+        "The sign is lost. A negative share means that own positions explain less: do not clip.": [
+            max(right, 0.0),
+            abs(right),
+        ],
+        "You divided by a single loss. The whole is what the autoencoder gains over the "
+        "constant.": [part / loss for loss in (constant, another, positions, full)],
+        "Your whole starts at the wrong decoder: the gain is counted from the constant.": part
+        / (another - full),
+        "Your whole ends at the wrong decoder: it is constant - full.": [
+            part / (constant - positions),
+            part / (constant - another),
+        ],
+        "That is a difference of losses. Divide by the whole gain.": part,
+        "That is in per cent. Wanted a share.": 100 * right,
+        "A ratio of losses is not a share of a gain: start from the differences.": [
+            positions / full,
+            positions / another,
+            another / constant,
+        ],
+        "That is what positions do NOT explain.": [(positions - full) / gain, 1 - right],
+    }
 
 
-@exercise
-def kl_to_uniform(function: Callable[[Tensor], Tensor]) -> None:
-    """KL(q || uniform) of softmax(logits), mean over tokens, in nats: ``(B, T, K) -> ()``."""
-    logits = 1.5 * torch.randn(2, 5, 6, generator=named_generator("check", "uniform"))
+@exercise(
+    lambda: [
+        (1.5 * normal("uniform", 2, 5, 6),),
+        (1.5 * normal("uniform", 4, 4, 4),),
+        (300.0 * torch.eye(6)[None, :4] + normal("certain", 1, 4, 6),),
+    ],
+    shape="()",
+    trains=("logits",),
+    not_finite="NaN or infinity for a token that is certain: a softmax underflows to 0, whose log "
+    "is -inf. log_softmax is safe.",
+)
+def kl_to_uniform(logits: Tensor):
+    """Return KL(q || uniform) of softmax(logits), mean over tokens, nats: ``(B, T, K) -> ()``."""
     log_q = logits.log_softmax(-1)  # (B, T, K)
-    q, size = log_q.exp(), logits.shape[-1]
+    q, size, log_size = log_q.exp(), logits.shape[-1], math.log(logits.shape[-1])
+    mean_q = q.mean(1).clamp_min(1e-30)  # (B, K)
     entropy = -(q * log_q).sum(-1)  # (B, T)
-    each = math.log(size) - entropy  # (B, T)
-    over_tokens = logits.log_softmax(1)  # (B, T, K)
-    mean_q = q.mean(1)  # (B, K)
-    backwards = -log_q.mean(-1) - math.log(size)  # (B, T)
-    mistakes = [
-        (entropy.mean(), "That is the entropy H(q). KL to uniform is log K - H(q)."),
-        (-entropy.mean(), "log K is missing: your value is never above 0, and a KL never below."),
-        (
-            backwards.mean(),
-            "That is KL(uniform || q), the other way round: it punishes a code that is never "
-            "likely. Weigh the logarithms by q.",
-        ),
-        (
-            (math.log(size) + (mean_q * mean_q.log()).sum(-1)).mean(),
-            "You averaged q over the tokens first. That asks whether codes are used evenly, not "
-            "what each token says.",
-        ),
-        (
-            (-mean_q.log().mean(-1) - math.log(size)).mean(),
-            "That is Point-BERT's term: the mean over a cloud's tokens, and the other way round.",
-        ),
-        (each.mean() / math.log(2), "That is in bits. Nats take the natural logarithm."),
-        (each.mean() / size, "You took the mean over the codes. A KL sums over them."),
-        (each.sum(), "You summed over the tokens. Wanted their mean."),
-        (each, "That is one value a token. Wanted their mean."),
-        (
-            (over_tokens.exp() * (over_tokens + math.log(size))).sum(-1).mean(),
-            "Your softmax runs over the tokens. Each token has a distribution over its K codes: "
-            "dim=-1.",
-        ),
-    ]
-    compare(call(function, logits), each.mean(), mistakes, "()")
+    each = log_size - entropy  # (B, T)
+    right = each.mean()
+
+    def softmax_over(dim: int) -> Tensor:
+        log_p = logits.log_softmax(dim)
+        return (log_p.exp() * (log_p + log_size)).sum(-1).mean()
+
+    return right, {
+        "That is the entropy H(q). KL to uniform is log K - H(q).": entropy.mean(),
+        "log K is missing: your value is never above 0, and a KL never below.": -entropy.mean(),
+        "The sign is wrong: a KL is never negative.": -right,
+        "That is KL(uniform || q), the other way round: it penalises a code that is never "
+        "likely. Weight the logarithms by q.": -log_q.mean() - log_size,
+        "You averaged q over the tokens first. That asks whether codes are used evenly, not "
+        "whether each token is certain.": log_size + (mean_q * mean_q.log()).sum(-1).mean(),
+        "That is Point-BERT's term: the mean over a cloud's tokens, and the other way "
+        "round.": -mean_q.log().mean() - log_size,
+        "That is in bits. Nats take the natural logarithm.": right / math.log(2),
+        "You took the mean over the codes. A KL sums over them.": [
+            right / size,
+            log_size - entropy.mean() / size,
+        ],
+        "You summed over the tokens. Wanted their mean.": [each.sum(), each.sum(1).mean()],
+        "That is one value for each token or cloud. Wanted the mean.": [each, each.mean(1)],
+        "Your softmax runs over the tokens or over the batch. Each token has a distribution over "
+        "its K codes: dim=-1.": [softmax_over(1), softmax_over(0)],
+        "log K is the logarithm of the number of codes, not of tokens.": math.log(logits.shape[1])
+        - entropy.mean(),
+        "The value is right, but a stop gradient cuts q or log q: both depend on the logits.": [
+            (q.detach() * log_q).sum(-1).mean() + log_size,
+            (q * log_q.detach()).sum(-1).mean() + log_size,
+        ],
+    }

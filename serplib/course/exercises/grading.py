@@ -1,76 +1,403 @@
-"""What all checkers share: the verdict, and how an answer is held against known mistakes."""
+"""Grading of the exercises: call an answer, convert it, compare it with the solution.
+
+An exercise is a table: cases (tuples of arguments) and one function that maps the arguments to the
+right answer and to the answers of known mistakes, ``{hint: wrong answer}``. `exercise` makes a
+checker of it. What the table cannot express is an `examination`, a function that raises a `Hint`.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+import sys
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from serplib.seeding import named_generator
 
+Table = Callable[..., tuple[Any, Mapping[str, Any]]]
+Checker = Callable[[Callable], None]
+NAMED = ("__module__", "__name__", "__qualname__", "__doc__")
+TOLERANCE = 2e-5  # of the largest magnitude: round-off of float32 in another order of operations
+
 
 class Hint(Exception):
-    """What to tell a learner whose answer is not right yet."""
+    """What is wrong with an answer, in words for the learner."""
 
 
-def exercise(examine: Callable[[Callable], None]) -> Callable[[Callable], None]:
-    """Make a checker, which prints its verdict, of an examination, which raises a `Hint`."""
+class _StillOpen(Exception):
+    """The function is the stub."""
 
-    @functools.wraps(examine)
+
+def exercise(cases: Iterable[tuple] | Callable[[], Iterable[tuple]], **rules) -> Callable:
+    """Make a checker of a table.
+
+    Args:
+        cases: tuples of arguments, or a function that returns them.
+        rules: see `grade`.
+    """
+
+    def decorate(table: Table) -> Checker:
+        def examine(function: Callable) -> None:
+            grade(function, list(cases() if callable(cases) else cases), table, **rules)
+
+        return examination(functools.update_wrapper(examine, table, NAMED))
+
+    return decorate
+
+
+def examination(examine: Checker) -> Checker:
+    """Make a checker, which prints the result, of an examination, which raises a `Hint`."""
+
     def checker(function: Callable) -> None:
-        print(f"{examine.__name__}: {_verdict(examine, function)}")
+        result = "right!"
+        try:
+            if not callable(function):
+                raise Hint(f"Pass the function itself, without calling it; got {type(function)}.")
+            examine(function)
+        except _StillOpen:
+            result = (
+                "still open. Put your answer where the stub raises; the notebook runs on meanwhile."
+            )
+        except Hint as hint:
+            result = f"not yet. {hint}"
+        print(f"{examine.__name__}: {result}")
 
+    functools.update_wrapper(checker, examine, NAMED)
+    del checker.__wrapped__  # type: ignore[attr-defined]  # help() shows checker(function)
     return checker
 
 
-def _verdict(examine: Callable[[Callable], None], function: Callable) -> str:
-    if not callable(function):
-        return f"not yet. Pass the function itself, without calling it; got {type(function)}."
+def grade(
+    function: Callable,
+    cases: Sequence[tuple],
+    table: Table,
+    *,
+    shape: str = "one number",
+    advice: str = "",
+    not_finite: str = "Your answer holds NaN or infinity.",
+    mask: bool = False,
+    trains: Collection[str] = (),
+    may_change: Collection[str] = (),
+    forbids: Mapping[str, str] = {},
+    no_loop: str = "",
+) -> None:
+    """Call a function on every case and compare its answers with a table.
+
+    A known mistake is diagnosed if its wrong answer is the function's answer in every case.
+
+    Args:
+        table: maps the arguments to the right answer and to ``{hint: wrong answer}``, or a list of
+            wrong answers that share the hint. Its parameters name the arguments in hints.
+        shape: of the answer, in words.
+        advice: ends the hint for an unknown mistake.
+        not_finite: hint for NaN or infinity.
+        mask: the answer has dtype bool.
+        trains: arguments to which the answer must send the same gradient as the solution. A wrong
+            answer of right value whose gradient is the function's is a diagnosis, too.
+        may_change: arguments that may be changed in place.
+        forbids: name of an ATen operation, or ``"autograd"``, to the hint for its use.
+        no_loop: hint for a Python loop whose length differs between the cases.
+
+    Raises:
+        Hint: the answer is not right.
+    """
+    names = list(inspect.signature(table).parameters)
+    answers: list[Tensor] = []
+    lengths: list[int] = []
+    stopped: Hint | None = None
+    for case in cases:
+        seen, steps = Operations(), PythonSteps(function)
+        with seen if forbids else ExitStack(), steps if no_loop else ExitStack():
+            try:
+                answer = call(function, *copied(case), names=names, may_change=may_change)
+                answers.append(to_tensor(answer, shape))
+            except Hint as error:
+                stopped = error
+        if "saved tensor hooks" in str(stopped):  # torch.func.grad refuses those of `Operations`
+            seen.names.add("autograd")
+        for operation in seen.names.intersection(forbids):
+            raise Hint(forbids[operation])
+        if stopped:
+            break
+        lengths.append(steps.count)
+    graded = [table(*case) for case in cases]
+    rights = [to_tensor(right) for right, _ in graded]
+    answers = [
+        a.reshape(r.shape) if r.ndim == 0 and a.numel() == 1 else a for a, r in zip(answers, rights)
+    ]
+    if not all(map(close, answers, rights)):
+        finite = [bool(answer.isfinite().all()) for answer in answers]  # a mistake may overflow
+        for hint in graded[0][1]:
+            for wrongs in _attempts([mistakes[hint] for _, mistakes in graded]):
+                tried = [(a, w, r) for a, w, r, f in zip(answers, wrongs, rights, finite) if f]
+                if all(close(a, w) for a, w, _ in tried) and not all(
+                    close(w, r) for _, w, r in tried
+                ):
+                    raise Hint(hint)
+        for case, answer, right in zip(cases, answers, rights):
+            if answer.shape != right.shape:
+                sizes = f"{tuple(answer.shape)}, wanted {tuple(right.shape)}, {shape}"
+                raise Hint(f"The shape is {sizes}.{_given(names, case)}")
+            if not answer.isfinite().all():
+                raise Hint(not_finite)
+            if not close(answer, right):
+                raise Hint(f"{_difference(answer, right)}{_given(names, case)} {advice}".rstrip())
+    if stopped:  # the cases before were right
+        raise Hint(f"{str(stopped).rstrip('.')}.{_given(names, cases[len(answers)])}")
+    if mask and any(answer.dtype != torch.bool for answer in answers):
+        raise Hint(
+            f"The values are right, the dtype is {answers[0].dtype}. A mask is bool: as an index, "
+            "0 and 1 would pick rows 0 and 1."
+        )
+    if len(set(lengths)) > 1:
+        raise Hint(no_loop)
+    for case in cases if trains else ():
+        _compare_gradients(function, case, table, names, trains, shape)
+
+
+def call(
+    function: Callable, *arguments, names: Sequence[str] = (), may_change: Collection[str] = ()
+) -> Any:
+    """Return the answer of a function that leaves its arguments as they are.
+
+    Raises:
+        Hint: the function raised an error, changed an argument in place, or returned None.
+    """
+    before = copied(arguments)
     try:
-        examine(function)
-    except NotImplementedError:
-        return "still open. Put your answer where the stub raises; the notebook runs on meanwhile."
-    except Hint as hint:
-        return f"not yet. {hint}"
-    except Exception as error:  # the learner's own code stopped: say where to look, go on
-        return f"not yet. Your function stopped with {type(error).__name__}: {error}"
-    return "right!"
-
-
-def call(function: Callable, *arguments, **options) -> Tensor:
-    """The learner's answer, once it is sure that the arguments were left as they were."""
-    before = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
-    answer = function(*arguments, **options)
-    for number, (old, new) in enumerate(zip(before, arguments)):
-        if isinstance(old, Tensor) and not torch.equal(old, new):
+        answer = function(*arguments)
+    except (Hint, _StillOpen):  # of an examination that wraps the learner's function
+        raise
+    except Exception as error:
+        name = type(error).__name__
+        if name == "NotImplementedError" and not error.args:  # the stub's; PyTorch's have a text
+            raise _StillOpen from None
+        raise Hint(f"Your function stopped with {name}: {error}") from error
+    for name, old, new in zip(names, before, arguments):
+        if name not in may_change and not same(old, new):
             raise Hint(
-                f"Your function changed its argument number {number + 1} in place. Work on a copy "
-                "(.clone()), or the clean cloud is lost and the target of the training with it."
+                f"Your function changed its argument {name} in place, and the caller still needs "
+                "it. Work on a copy (.clone()), and write x = x + y in the place of x += y."
             )
     if answer is None:
         raise Hint("Your function returned None. Is a 'return' missing?")
     return answer
 
 
-def compare(answer: Tensor, right: Tensor, mistakes: list[tuple[Tensor, str]], shape: str) -> None:
-    """Raise the hint of the known mistake that gives this answer, or say how far off it is."""
-    if not isinstance(answer, Tensor):
-        raise Hint(f"Your function returned {type(answer).__name__}, wanted a tensor {shape}.")
-    for wrong, hint in mistakes:  # a wrong shape may be a known mistake, too
-        if answer.shape == wrong.shape and torch.allclose(answer.float(), wrong, atol=1e-5):
-            if wrong.shape != right.shape or not torch.allclose(wrong, right, atol=1e-5):
-                raise Hint(hint)
-    if answer.shape != right.shape:
-        raise Hint(f"The shape is {tuple(answer.shape)}, wanted {tuple(right.shape)}, {shape}.")
-    if not torch.allclose(answer.float(), right, atol=1e-5):
-        gap = (answer.float() - right).abs().max().item()
-        raise Hint(f"The shape is right, the values are not: the largest gap is {gap:.2g}.")
+def copied(value: Any) -> Any:
+    """Copy tensors, lists, tuples and dictionaries; anything else is handed on."""
+    if isinstance(value, Tensor):
+        return value.detach().clone().requires_grad_(value.requires_grad)
+    if isinstance(value, list | tuple):
+        return type(value)(copied(item) for item in value)
+    if isinstance(value, dict):
+        return {key: copied(item) for key, item in value.items()}
+    return value
+
+
+def same(old: Any, new: Any) -> bool:
+    """Whether tensors, and those in lists, tuples and dictionaries, are equal."""
+    if isinstance(old, Tensor):
+        return isinstance(new, Tensor) and old.dtype == new.dtype and torch.equal(old, new)
+    if isinstance(old, list | tuple):
+        return len(old) == len(new) and all(map(same, old, new))
+    if isinstance(old, dict):
+        return old.keys() == new.keys() and all(same(old[key], new[key]) for key in old)
+    return not isinstance(old, int | float) or old == new
+
+
+def to_tensor(answer: Any, shape: str = "one number") -> Tensor:
+    """Convert an answer to a tensor on the CPU; a tensor keeps its graph.
+
+    Accepts tensors, NumPy arrays, numbers, and lists or tuples of these.
+
+    Raises:
+        Hint: anything else, or half precision.
+    """
+    if answer is None:
+        raise Hint("Your function returned None. Is a 'return' missing?")
+    try:
+        if isinstance(answer, list | tuple):
+            tensor = torch.stack([to_tensor(item, shape) for item in answer])
+        else:
+            tensor = answer if isinstance(answer, Tensor) else torch.as_tensor(np.array(answer))
+    except (TypeError, ValueError, RuntimeError):
+        tensor = torch.empty(0, dtype=torch.complex64)
+    if tensor.is_complex():
+        raise Hint(f"Your function returned {type(answer).__name__}, wanted {shape}.")
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        raise Hint(f"Your answer has dtype {tensor.dtype}, 3 digits: compute in float32.")
+    return tensor.cpu()
+
+
+def close(answer: Tensor, wanted: Tensor) -> bool:
+    """Whether two answers agree: shapes and whole numbers exactly, others to `TOLERANCE`."""
+    if answer.shape != wanted.shape or not wanted.numel():
+        return answer.shape == wanted.shape
+    a, b = answer.detach().double(), wanted.detach().double()
+    bound = TOLERANCE * float(b.abs().max()) if wanted.is_floating_point() else 0.0
+    return bool(((a - b).abs() <= bound).all())
+
+
+def _attempts(values: list[Any]) -> Iterable[list[Tensor]]:
+    """The wrong answers of one hint, each over all cases."""
+    options = [value if isinstance(value, list) else [value] for value in values]
+    return ([to_tensor(value) for value in over_cases] for over_cases in zip(*options))
+
+
+def _difference(answer: Tensor, right: Tensor) -> str:
+    gap = (answer.detach().double() - right.detach().double()).abs()
+    place = np.unravel_index(int(gap.argmax()), gap.shape)
+    values = f"you return {answer[place].item():.7g}, wanted {right[place].item():.7g}."
+    if right.ndim == 0:
+        return values.capitalize()
+    where = ", ".join(str(int(index)) for index in place)
+    return f"The shape is right, the values are not: at [{where}] {values}"
+
+
+def _given(names: list[str], case: tuple) -> str:
+    """The arguments of a case that are numbers, or a few of them."""
+    few = (v.tolist() if isinstance(v, Tensor) and v.numel() <= 8 else v for v in case)
+    shown = [
+        f"{n} = {v}" for n, v in zip(names, few) if isinstance(v, int | float | list | tuple | dict)
+    ]
+    return f" That was for {', '.join(shown)}." if shown else ""
+
+
+def _compare_gradients(
+    function: Callable,
+    case: tuple,
+    table: Table,
+    names: list[str],
+    trains: Collection[str],
+    shape: str,
+) -> None:
+    """Raise a hint unless the answer sends the same gradients as the solution."""
+    inputs = copied(case)
+    leaves = {n: x.requires_grad_() for n, x in zip(names, inputs) if n in trains}
+    value, mistakes = table(*inputs)
+    right = to_tensor(value)
+    answer = to_tensor(call(function, *inputs, names=names), shape).reshape(right.shape)
+    if not answer.requires_grad:
+        raise Hint(
+            f"The value is right, but no gradient reaches {' or '.join(leaves)}: .detach(), "
+            ".item(), torch.no_grad(), torch.tensor() and NumPy cut the graph."
+        )
+
+    def gradients(value: Tensor) -> list[Tensor]:
+        """Gradients of a random combination of the entries: no two entries can cancel."""
+        total, inputs = (
+            (value.double() * normal("gradient", *value.shape)).sum(),
+            [*leaves.values()],
+        )
+        found = torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=True)
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found)]
+
+    try:
+        wanted, found = gradients(right), gradients(answer)
+    except RuntimeError as error:
+        raise Hint(f"The value is right, but it cannot be differentiated: {error}") from error
+    if all(map(close, found, wanted)):
+        return
+    for hint, values in mistakes.items():
+        for (wrong,) in _attempts([values]):
+            if wrong.requires_grad and close(wrong, right):
+                gaps = (f - g for f, g in zip(found, gradients(wrong)))
+                if all(close(gap + goal, goal) for gap, goal in zip(gaps, wanted)):
+                    raise Hint(hint)
+    for name, gradient, goal in zip(leaves, found, wanted):
+        if not close(gradient, goal):
+            state = "is wrong: part of the path to the answer is cut"
+            if close(gradient + goal, goal):
+                state = "is 0: no path leads to the answer. Is it detached?"
+            elif not gradient.isfinite().all():
+                state = "holds NaN or infinity"
+            raise Hint(f"The value is right, but the gradient of {name} {state}.")
+
+
+class Operations(TorchDispatchMode):
+    """Record what a function asks of PyTorch, whatever name it was called by.
+
+    Attributes:
+        names: of the ATen operations, without trailing underscore, and ``"autograd"`` if a graph
+            was built.
+        multiplications: scalar products computed by matrix products and by ``*``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.multiplications = 0
+        self._hooks = saved_tensors_hooks(self._pack, lambda packed: packed)
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        self.names.add("autograd")
+        return tensor
+
+    def __enter__(self):
+        self._hooks.__enter__()
+        return super().__enter__()
+
+    def __exit__(self, *error) -> None:
+        super().__exit__(*error)
+        self._hooks.__exit__(*error)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__.rstrip("_")
+        self.names.add(name)
+        if name in ("mul", "addcmul"):
+            self.multiplications += out.numel()
+        elif name in ("mm", "bmm", "mv", "dot"):
+            self.multiplications += out.numel() * args[0].shape[-1]
+        elif name in ("addmm", "baddbmm", "addmv"):
+            self.multiplications += out.numel() * args[1].shape[-1]
+        elif name == "convolution":
+            self.multiplications += out.numel() * args[1][0].numel()
+        return out
+
+
+class PythonSteps:
+    """Count the bytecodes executed by a function and by others of its notebook."""
+
+    def __init__(self, function: Callable) -> None:
+        self.count = 0
+        self._names = getattr(function, "__globals__", None)
+
+    def __enter__(self) -> None:
+        self._before = sys.gettrace()
+        sys.settrace(self._trace)
+
+    def __exit__(self, *error) -> None:
+        sys.settrace(self._before)
+
+    def _trace(self, frame, event: str, argument):
+        if frame.f_globals is not self._names:
+            return None
+        frame.f_trace_opcodes = True
+        self.count += event == "opcode"
+        return self._trace
+
+
+def normal(name: str, *shape: int) -> Tensor:
+    """Draw numbers of a normal distribution, always the same for a name and a shape."""
+    return torch.randn(shape, generator=named_generator("check", name, *shape))
+
+
+def uniform(name: str, *shape: int) -> Tensor:
+    """Draw numbers from 0 to 1, always the same for a name and a shape."""
+    return torch.rand(shape, generator=named_generator("check", name, *shape))
 
 
 def clouds(name: str, batch: int = 2, num_points: int = 64) -> Tensor:
-    """Clouds that no mistake can hide in: off the origin, and unlike along the three axes."""
-    points = torch.randn(batch, num_points, 3, generator=named_generator("check", name))
-    spread = torch.tensor([[1.0, 2.0, 0.5], [3.0, 0.7, 1.0]])[:batch, None]
-    return points * spread + torch.tensor([0.5, -1.0, 2.0])  # (B, N, 3)
+    """Draw clouds off the origin and unlike along the three axes, so that no mistake hides."""
+    spread = torch.tensor([[1.0, 2.0, 0.5], [3.0, 0.7, 1.0]])[torch.arange(batch) % 2, None]
+    return normal(name, batch, num_points, 3) * spread + torch.tensor([0.5, -1.0, 2.0])  # (B, N, 3)

@@ -3,198 +3,153 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from serplib.course.exercises.grading import Hint, call, clouds, compare, exercise
+from serplib.course.exercises.grading import clouds, exercise, uniform
 from serplib.geometry import gather, squared_distances
-from serplib.seeding import named_generator
 
 
-@exercise
-def chamfer_l1(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Mean distance to the nearest, sides averaged: ``(B, N, 3), (B, M, 3) -> (B,)``."""
-    a, b = clouds("l1", num_points=24), clouds("l1, other", num_points=36)
-    b = b * torch.tensor([2.0, 0.3])[:, None, None]  # now each side is the larger one once
+@exercise(
+    lambda: [
+        (clouds("l1", batch, size), clouds("l1, other", batch, other) * scale)
+        for batch, size, other in ((2, 24, 36), (4, 4, 4))
+        # Each side is the larger one once.
+        for scale in [torch.tensor([2.0, 0.3]).repeat(batch // 2)[:, None, None]]
+    ],
+    shape="(B,)",
+)
+def chamfer_l1(a: Tensor, b: Tensor):
+    """Return the mean distance to the nearest, sides averaged: ``(B, N, 3), (B, M, 3) -> (B,)``."""
     table = squared_distances(a, b)  # (B, N, M)
     there, back = table.amin(2), table.amin(1)  # (B, N), (B, M) squared
-    right = (there.sqrt().mean(1) + back.sqrt().mean(1)) / 2  # (B,)
+    near, far = there.sqrt(), back.sqrt()  # (B, N), (B, M)
+    right = (near.mean(1) + far.mean(1)) / 2  # (B,)
     blocks = (a[:, :, None] - b[:, None]).abs().sum(-1)  # (B, N, M)
-    one_side = (
-        "That is one side only. The points of the other cloud look for their nearest, too; "
-        "average the two means."
-    )
-    mistakes = [
-        (
-            there.mean(1) + back.mean(1),
-            "That is Eq. 11, with SQUARED distances. Here the distance itself is wanted: take "
-            "the root before the mean.",
-        ),
-        (
-            (there.mean(1) + back.mean(1)) / 2,
-            "The sides are averaged, but the distances are still squared: take the root before "
-            "the mean.",
-        ),
-        (
-            2 * right,
-            "You added the two sides. This convention averages them: single points 3 apart give 3.",
-        ),
-        (
+    return right, {
+        "That is Eq. 11, with SQUARED distances. Take the root before the mean.": there.mean(1)
+        + back.mean(1),
+        "The sides are averaged, but the distances are still squared: take the root before "
+        "the mean.": (there.mean(1) + back.mean(1)) / 2,
+        "You added the two sides. This convention averages them: single points 3 apart give 3.": 2
+        * right,
+        "You took the root of the mean. Take the root of every distance first.": [
             (there.mean(1).sqrt() + back.mean(1).sqrt()) / 2,
-            "You took the root of the mean. Take the root of every distance first, then the mean: "
-            "the two differ.",
+            ((there.mean(1) + back.mean(1)) / 2).sqrt(),
+        ],
+        "You summed |dx| + |dy| + |dz|, the city-block distance. CD-l1 means the Euclidean "
+        "distance.": (blocks.amin(2).mean(1) + blocks.amin(1).mean(1)) / 2,
+        "That is one side only. The points of the other cloud look for their nearest, too; "
+        "average the two means.": [near.mean(1), far.mean(1)],
+        "You summed over the points. Each side is a mean over its own number of points.": [
+            (near.sum(1) + far.sum(1)) / 2,
+            near.sum(1) + far.sum(1),
+        ],
+        "You pooled both sides in one mean, so that the larger cloud weighs more. Average the two "
+        "means.": torch.cat([near, far], 1).mean(1),
+        "You took the larger side, as FoldingNet does. Average them.": torch.maximum(
+            near.mean(1), far.mean(1)
         ),
-        (
-            (blocks.amin(2).mean(1) + blocks.amin(1).mean(1)) / 2,
-            "You summed |dx| + |dy| + |dz|, the city-block distance. In spite of its name CD-l1 "
-            "means the Euclidean distance, not squared.",
-        ),
-        (there.sqrt().mean(1), one_side),
-        (back.sqrt().mean(1), one_side),
-        (
-            (there.sqrt().sum(1) + back.sqrt().sum(1)) / 2,
-            "You summed over the points. Each side is a mean over its own number of points.",
-        ),
-        (
-            torch.maximum(there.sqrt().mean(1), back.sqrt().mean(1)),
-            "You took the larger side, as FoldingNet does. Average them.",
-        ),
-        (
-            right.mean(),
-            "That is one number for the whole batch. Wanted one for each cloud: take the means "
-            "along the points only.",
-        ),
-    ]
-    compare(call(function, a, b), right, mistakes, "(B,)")
+        "That is one number for the whole batch. Take the means along the points "
+        "only.": right.mean(),
+        "You averaged all distances. Take the minimum over the other cloud "
+        "first.": table.sqrt().mean((1, 2)),
+    }
 
 
-@exercise
-def chamfer_gradient(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Gradient of Eq. 11 in its first cloud: ``(B, N, 3), (B, M, 3) -> (B, N, 3)``."""
-    # Three clouds: with two, a mean over the batch would look like a forgotten factor 2.
-    answer = torch.cat([clouds("gradient", 2, 24), clouds("gradient, third", 1, 24)])  # (3, N, 3)
-    clean = torch.cat([clouds("gradient, clean", 2, 40), clouds("third, clean", 1, 40)])
+@exercise(
+    lambda: [  # With two clouds a mean over the batch would look like a forgotten factor 2.
+        (clouds("gradient", 3, size), clouds("gradient, clean", 3, other))
+        for size, other in ((24, 40), (48, 64))
+    ],
+    shape="(B, N, 3)",
+    forbids={"autograd": "The text says: without autograd. Write the gradient by hand."},
+    no_loop="The values are right, but Python's work grows with the number of points. The text "
+    "says: without a loop over points.",
+)
+def chamfer_gradient(answer: Tensor, clean: Tensor):
+    """Return the gradient of Eq. 11 in its first cloud: ``(B, N, 3), (B, M, 3) -> (B, N, 3)``."""
     size, other = answer.shape[1], clean.shape[1]
     table = squared_distances(answer, clean)  # (B, N, M)
     to_clean, to_answer = table.argmin(2), table.argmin(1)  # (B, N), (B, M)
-    own = answer - gather(clean, to_clean)  # (B, N, 3) without its factor
-    pull = gather(answer, to_answer) - clean  # (B, M, 3)
+    own = 2 * (answer - gather(clean, to_clean))  # (B, N, 3) before its mean
+    returned = 2 * (gather(answer, to_answer) - clean)  # (B, M, 3)
     index = to_answer[..., None].expand(-1, -1, 3)  # (B, M, 3)
-    found = torch.zeros_like(answer).scatter_add(1, index, pull)  # (B, N, 3)
-    right = 2 / size * own + 2 / other * found
-    last = torch.zeros_like(answer)
+    found = torch.zeros_like(answer).scatter_add(1, index, returned)  # (B, N, 3)
+    right = own / size + found / other
+    last, rows = torch.zeros_like(answer), torch.arange(len(answer))
     for j in range(other):  # the last clean point that found an answer overwrites the others
-        rows = torch.arange(len(answer))
-        last[rows, to_answer[:, j]] = pull[:, j]
-    flipped = 2 / size * own - 2 / other * found
-    mistakes = [
-        (
-            2 / size * own,
-            "Only the first part is there: each answer's own search. Every clean point that found "
-            "an answer pulls at it, too.",
-        ),
-        (
-            2 / other * found,
-            "Only the second part is there: the pulls of the clean points. Each answer also looks "
-            "for its own nearest.",
-        ),
-        (
-            -right,
-            "The sign is turned: this points downhill. The gradient points uphill, away from the "
-            "partner.",
-        ),
-        (
-            flipped,
-            "The two parts work against each other: in both, the gradient is answer minus clean.",
-        ),
-        (right / 2, "The factor 2 is missing: the derivative of a square."),
-        (
-            2 / size * own + 2 / other * last,
-            "Where several clean points found the same answer you kept one pull only: "
-            "'out[rows, index] += ...' does not add up. Use scatter_add.",
-        ),
-        (
-            2 / size * (own + found),
-            "Both parts are divided by N. The second side of Eq. 11 is a mean over the M clean "
-            "points.",
-        ),
-        (
-            2 / other * own + 2 / size * found,
-            "N and M are exchanged: an answer's own search is divided by the number of answers.",
-        ),
-        (
-            2 * (own + found),
-            "You differentiated sums. Eq. 11 has means: divide the parts by N and by M.",
-        ),
-        (
-            right / len(answer),
-            "You averaged over the batch. Wanted the gradient of each cloud's own value.",
-        ),
-    ]
-    compare(call(function, answer, clean), right, mistakes, "(B, N, 3)")
+        last[rows, to_answer[:, j]] = returned[:, j]
+    mean = torch.zeros_like(answer).scatter_reduce(1, index, returned, "mean", include_self=False)
+    return right, {
+        "Only the first part is there: each answer's own search. Every clean point that found "
+        "an answer contributes to its gradient, too.": own / size,
+        "Only the second part is there: the searches of the clean points. Each answer also looks "
+        "for its own nearest.": found / other,
+        "The sign is wrong: the gradient points uphill, away from the partner.": -right,
+        "The two parts work against each other: in both, the gradient is answer minus clean.": [
+            own / size - found / other,
+            found / other - own / size,
+        ],
+        "The factor 2 is missing: the derivative of a square.": right / 2,
+        "Where several clean points found the same answer you kept one contribution only: "
+        "'out[rows, index] += ...' does not add up. Use scatter_add.": own / size + last / other,
+        "Where several clean points found the same answer you averaged them. They add up.": own
+        / size
+        + mean / other,
+        "Both parts are divided by the same number. The first side of Eq. 11 is a mean over N "
+        "answers, the second over M clean points.": [(own + found) / size, (own + found) / other],
+        "N and M are exchanged: an answer's own search is divided by the number of answers.": own
+        / other
+        + found / size,
+        "You differentiated sums. Eq. 11 has means: divide by N and by M.": own + found,
+        "You averaged over the batch. Wanted the gradient of each cloud's own value.": right
+        / len(answer),
+    }
 
 
 def _entropy(p: float) -> float:
     return -p * math.log(p) - (1 - p) * math.log(1 - p)
 
 
-@exercise
-def best_constant(function: Callable[[Tensor, tuple[float, float]], float]) -> None:
-    """Weighted cross-entropy of the best constant: ``touched (B, N) bool, (w0, w1) -> float``."""
-    chance = torch.rand(3, 50, generator=named_generator("check", "base rate"))  # (B, N)
-    for share, weights in ((0.3, (0.25, 0.75)), (0.6, (1.0, 1.0)), (0.2, (2.0, 3.0))):
-        touched = chance < chance.quantile(share)  # (B, N)
-        p = touched.double().mean().item()
-        low, high = weights
-        rate = high * p / (low * (1 - p) + high * p)
-        right = _entropy(rate)
-        by_points = low * (1 - p) * -math.log(1 - rate) + high * p * -math.log(rate)
-        old_answer = low * (1 - p) * -math.log(1 - p) + high * p * -math.log(p)
-        mistakes = [
-            (
-                _entropy(p),
-                "That is the entropy of the plain base rate: you did not use the weights.",
-            ),
-            (
-                old_answer / (low * (1 - p) + high * p),
-                "You weighted the loss but answered the plain base rate. With weights another "
-                "constant is best: the weighted base rate.",
-            ),
-            (
-                by_points,
-                "You divided by the number of points. PyTorch's weighted mean divides by the sum "
-                "of the weights.",
-            ),
-            (
-                right / math.log(2),
-                "That is in bits, a logarithm to base 2. Cross-entropy in PyTorch is in nats: "
-                "math.log.",
-            ),
-            (
-                -rate * math.log(rate),
-                "Only the touched points pay in your answer. Add the untouched ones, "
-                "-(1 - p') log(1 - p').",
-            ),
-            (-right, "The sign is turned: the logarithm of a probability is negative."),
-            (math.log(2), "That is a coin, answer 1/2. The best constant is cheaper."),
-            (
-                _entropy(low * p / (high * (1 - p) + low * p)),
-                "The weights are exchanged: the first belongs to untouched points, the second to "
-                "touched ones.",
-            ),
-            (min(rate, 1 - rate), "That is an error rate. Wanted the cross-entropy."),
-        ]
-        answer = call(function, touched, weights)
-        if isinstance(answer, Tensor) and answer.numel() != 1:
-            raise Hint(f"Your answer has shape {tuple(answer.shape)}, wanted one number.")
-        if abs(float(answer) - right) <= 1e-5:
-            continue
-        for wrong, hint in mistakes:
-            if abs(float(answer) - wrong) <= 1e-5:
-                raise Hint(hint)
-        raise Hint(
-            f"For a base rate of {p:.2f} and weights {weights} you say {float(answer):.4f}. Find "
-            "the weighted base rate first, then its entropy."
-        )
+def _weighted_masks() -> list[tuple[Tensor, tuple[float, float]]]:
+    chance = uniform("base rate", 3, 50) * torch.tensor([0.6, 1, 1])[:, None]  # rates differ
+    shares = ((0.3, (0.25, 0.75)), (0.6, (1.0, 1.0)), (0.2, (2.0, 3.0)))
+    return [(chance < chance.quantile(share), weights) for share, weights in shares]
+
+
+@exercise(_weighted_masks, advice="Find the weighted base rate first, then its entropy.")
+def best_constant(touched: Tensor, weights: tuple[float, float]):
+    """Return the weighted cross-entropy of the best constant: ``(B, N) bool, (w0, w1)``."""
+    low, high = weights
+
+    def rate_of(p: float) -> float:
+        return high * p / (low * (1 - p) + high * p)
+
+    def loss(answer: float) -> float:
+        return -low * (1 - p) * math.log(1 - answer) - high * p * math.log(answer)
+
+    p = touched.double().mean().item()
+    rate, total = rate_of(p), low * (1 - p) + high * p
+    own = torch.tensor([_entropy(rate_of(cloud.double().mean().item())) for cloud in touched])
+    return _entropy(rate), {
+        "That is the entropy of the base rate: you did not use the weights.": _entropy(p),
+        "You weighted the loss but answered the unweighted base rate. With weights another "
+        "constant is best.": loss(p) / total,
+        "You divided by the number of points. PyTorch's weighted mean divides by the sum "
+        "of the weights.": loss(rate),
+        "That is in bits. Cross-entropy in PyTorch is in nats: math.log.": _entropy(rate)
+        / math.log(2),
+        "One of the two classes is missing. Add -p' log p' and -(1 - p') log(1 - p').": [
+            -rate * math.log(rate),
+            -(1 - rate) * math.log(1 - rate),
+        ],
+        "The sign is wrong: the logarithm of a probability is negative.": -_entropy(rate),
+        "That is the loss of the constant 1/2. The best constant has a lower one.": math.log(2),
+        "The weights are exchanged: the first belongs to untouched points, the second to "
+        "touched ones.": _entropy(low * p / (high * (1 - p) + low * p)),
+        "That is an error rate. Wanted the cross-entropy.": min(rate, 1 - rate),
+        "That is the weighted base rate, the answer itself. Wanted its cross-entropy.": rate,
+        "You found a constant for each cloud. Wanted one for all points.": [own.mean(), own],
+    }

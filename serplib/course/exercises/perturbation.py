@@ -2,183 +2,142 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 
 import torch
 from torch import Tensor
 
-from serplib.course.exercises.grading import Hint, call, clouds, compare, exercise
-from serplib.geometry import chamfer_l2, gather, knn, squared_distances
-from serplib.seeding import named_generator
+from serplib.course.exercises.grading import clouds, exercise, normal
+from serplib.geometry import gather, knn, squared_distances
 
 
-@exercise
-def perturb_rigid(function: Callable[[Tensor, Tensor, int, Tensor], Tensor]) -> None:
-    """Shift whole patches, the last one wins where two overlap.
+def _overlapping_patches() -> list[tuple[Tensor, Tensor, int, Tensor]]:
+    return [
+        (
+            clouds("rigid", batch, num_points),
+            normal("centres", batch, num_points).argsort(1)[:, :number],
+            size,
+            normal("shifts", batch, number, 3),
+        )
+        for batch, num_points, number, size in ((2, 40, 6, 8), (3, 9, 3, 3))
+    ]
+
+
+@exercise(_overlapping_patches, shape="(B, N, 3)")
+def perturb_rigid(points: Tensor, centers: Tensor, patch_size: int, shifts: Tensor):
+    """Shift whole patches; where two overlap, the last one wins.
 
     ``points (B, N, 3), centers (B, P) int64, patch_size, shifts (B, P, 3) -> (B, N, 3)``.
     """
-    points = clouds("rigid", num_points=40)
-    batch, num_points, _ = points.shape
-    size, number = 8, 6
-    generator = named_generator("check", "rigid, centres")
-    centers = torch.rand(batch, num_points, generator=generator).argsort(1)[:, :number]  # (B, P)
-    shifts = torch.randn(batch, number, 3, generator=generator)  # (B, P, 3)
-    patches = knn(gather(points, centers), points, size + 1)  # (B, P, n + 1)
-    rows = torch.arange(batch)[:, None]  # (B, 1)
+    order, rows = range(centers.shape[1]), torch.arange(len(points))[:, None]  # (B, 1)
+    patches = knn(gather(points, centers), points, patch_size + 1)  # (B, P, n + 1)
+    inside = patches[:, :, :patch_size]  # (B, P, n)
 
-    def moved(members: Tensor, order: range = range(number), add: bool = False) -> Tensor:
+    def moved(members: Tensor, order=order, rows=rows, add=False, base=points) -> Tensor:
         out = points.clone()
         for patch in order:
-            base = out if add else points
-            out[rows, members[:, patch]] = (
-                base[rows, members[:, patch]] + shifts[:, patch, None]
-            )  # (B, n, 3)
+            index, base = members[:, patch], out if add else base
+            out[rows, index] = base[rows, index] + shifts[:, patch, None]
         return out
 
-    inside = patches[:, :, :size]  # (B, P, n)
-    chained = points.clone()
-    for patch in range(number):
-        near = knn(chained[rows, centers[:, patch, None]], chained, size)[:, 0]  # (B, n)
+    chained, paired = points.clone(), points.clone()
+    for patch in order:
+        near = knn(chained[rows, centers[:, patch, None]], chained, patch_size)[:, 0]  # (B, n)
         chained[rows, near] = chained[rows, near] + shifts[:, patch, None]
-    replaced = points.clone()
-    for patch in range(number):
-        replaced[rows, inside[:, patch]] = shifts[:, patch, None].expand(-1, size, -1)
-    mistakes = [
-        (
-            moved(centers[:, :, None]),
-            "You perturbed the centres only, not their neighbours. A patch is the patch_size "
-            "nearest points of its centre: use knn.",
+        paired[:, inside[:, patch]] = points[:, inside[:, patch]] + shifts[:, patch, None, None]
+    return moved(inside), {
+        "You perturbed the centres only, not their neighbours. A patch is the patch_size "
+        "nearest points of its centre: use knn.": moved(centers[:, :, None]),
+        "kNN without self: you dropped the centre from its own patch. knn returns it first, and "
+        "patch_size counts it.": moved(patches[:, :, 1:]),
+        "You dropped the centre from its patch and moved one point too few.": moved(
+            inside[:, :, 1:]
         ),
-        (
-            moved(patches[:, :, 1:]),
-            "kNN without self: you dropped the centre from its own patch. knn returns the query as "
-            "its first neighbour, and the paper's patch of 20 counts it.",
+        "Your patches have one point too many: patch_size counts the centre.": moved(patches),
+        "You added up the shifts where patches overlap. The last patch wins: write clean + "
+        "shift.": moved(inside, add=True),
+        "The first patch wins in your answer. Let the last one overwrite.": moved(
+            inside, order[::-1]
         ),
-        (
-            moved(inside[:, :, 1:]),
-            "You dropped the centre from its patch and so moved one point too few: take the "
-            "patch_size nearest, self included.",
+        "You searched for neighbours in the cloud already moved. Find all patches in the clean "
+        "cloud first, then move.": chained,
+        "You moved the whole cloud with one shift. Each patch has its own, and most points "
+        "stay where they are.": points + shifts[:, :1],
+        "You wrote the shift in place of the point. The new position is the clean point PLUS the "
+        "shift.": moved(inside, base=torch.zeros_like(points)),
+        "out[:, members] pairs every cloud with the members of all clouds. Index row by row: "
+        "out[batch, members] with batch of shape (B, 1).": [
+            moved(inside, rows=slice(None)),
+            paired,
+        ],
+        "You used the patches of the first cloud for the whole batch.": moved(
+            inside[:1].expand_as(inside)
         ),
-        (moved(patches), "Your patches have one point too many: patch_size counts the centre."),
-        (
-            moved(inside, add=True),
-            "You added up the shifts where patches overlap. Here the last patch wins: write "
-            "clean + shift, do not add to what is already moved.",
-        ),
-        (
-            moved(inside, range(number - 1, -1, -1)),
-            "The first patch wins in your answer. Go through the patches in order and let the last "
-            "one overwrite.",
-        ),
-        (
-            chained,
-            "You searched for neighbours in the cloud already moved. Find all patches in the clean "
-            "cloud first, then move.",
-        ),
-        (
-            points + shifts[:, :1],
-            "You moved the whole cloud with one shift. Each patch has its own, and most points "
-            "stay where they are.",
-        ),
-        (
-            replaced,
-            "You wrote the shift in place of the point. The new place is the clean point PLUS the "
-            "shift.",
-        ),
-        (points, "Nothing has moved. Does your function return the copy that it wrote to?"),
-    ]
-    answer = call(function, points, centers, size, shifts)
-    compare(answer, moved(inside), mistakes, "(B, N, 3)")
+        "Nothing has moved. Does your function return the copy that it wrote to?": points,
+    }
 
 
-@exercise
-def expected_shared(function: Callable[[int, int, int], float]) -> None:
-    """Points in two patches or more, if patches fell independently: ``(N, P, n) -> float``."""
-    for num_points, number, size in ((1024, 20, 20), (100, 3, 50), (64, 2, 16)):
-        p = size / num_points
-        none, one = (1 - p) ** number, number * p * (1 - p) ** (number - 1)
-        right = num_points * (1 - none - one)
-        two = number * (number - 1) / 2 * p**2 * (1 - p) ** (number - 2)
-        mistakes = [
-            (
-                num_points * (1 - none),
-                "That is the number touched at all. Take away those in exactly one patch, "
-                "N P p (1 - p)^(P - 1), too.",
-            ),
-            (num_points * one, "That is the number in exactly one patch. Wanted: two or more."),
-            (1 - none - one, "That is a share. Multiply by num_points."),
-            (
-                number * size - num_points * (1 - none),
-                "That is P n minus the points touched: it counts the spare visits, and a point in "
-                "three patches twice.",
-            ),
-            (
-                num_points * (1 - none - one / number),
-                "You forgot the factor P: any of the P patches may be the one that holds the "
-                "point.",
-            ),
-            (
-                num_points * two if number > 2 else float("nan"),
-                "That is the number in exactly two patches. Three or more count too: take the "
-                "complement.",
-            ),
-        ]
-        answer = float(call(function, num_points, number, size))
-        if abs(answer - right) <= 1e-3 * num_points:
-            continue
-        for wrong, hint in mistakes:
-            if abs(answer - wrong) <= 1e-6 * num_points:
-                raise Hint(hint)
-        raise Hint(
-            f"For N = {num_points}, P = {number}, n = {size} you say {answer:.1f}. Start from the "
-            "chance that a given point lies in none of the patches, and in exactly one."
-        )
+@exercise(
+    [(1024, 20, 20), (100, 3, 50), (64, 2, 16)],
+    advice="Start from the chance that a point lies in none of the patches, and in exactly one.",
+)
+def expected_shared(num_points: int, num_patches: int, patch_size: int):
+    """Return the expected number of points in two patches or more: ``(N, P, n) -> float``."""
+    p = patch_size / num_points
+    none, one = (1 - p) ** num_patches, num_patches * p * (1 - p) ** (num_patches - 1)
+    right = num_points * (1 - none - one)
+    two = math.comb(num_patches, 2) * p**2 * (1 - p) ** (num_patches - 2)
+    return right, {
+        "That is the number touched at all. Take away those in exactly one patch, "
+        "N P p (1 - p)^(P - 1), too.": num_points * (1 - none),
+        "That is the number in exactly one patch. Wanted: two or more.": num_points * one,
+        "That is a share. Multiply by num_points.": 1 - none - one,
+        "That is P n minus the points touched: a point in three patches counts "
+        "twice.": num_patches * patch_size - num_points * (1 - none),
+        "You forgot the factor P: any of the P patches may be the one that holds the "
+        "point.": num_points * (1 - none - one / num_patches),
+        "That is the number in exactly two patches. Three or more count "
+        "too.": num_points * two,
+        "The exponent for exactly one patch is P - 1: one patch holds the point, the others do "
+        "not.": num_points * (1 - none - one * (1 - p)),
+        "You rounded. An expected number of points need not be whole.": [
+            float(round(right)), float(math.floor(right)), float(math.ceil(right)),
+        ],
+    }  # fmt: skip
 
 
-@exercise
-def copy_baseline(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Chamfer l2 of doing nothing, a cloud at a time: ``clean, perturbed (B, N, 3) -> (B,)``."""
-    clean = clouds("copy", num_points=32)
-    generator = named_generator("check", "copy, noise")
-    perturbed = clean + 0.5 * torch.randn(clean.shape, generator=generator)
-    distance = squared_distances(perturbed, clean)  # (B, N, N)
-    there, back = distance.amin(2), distance.amin(1)  # (B, N) each
-    right = chamfer_l2(perturbed, clean, reduction="none")  # (B,)
-    own = (clean - perturbed).square().sum(-1)  # (B, N)
-    one_side = (
+@exercise(
+    lambda: [
+        (clean, clean * scale + 0.5 * normal("copy, noise", *clean.shape))
+        for clean in (clouds("copy", 2, 32), clouds("copy", 4, 4))
+        # Each side of the distance is the larger one once.
+        for scale in [torch.tensor([0.3, 1.5]).repeat(len(clean) // 2)[:, None, None]]
+    ],
+    shape="(B,)",
+)
+def copy_baseline(clean: Tensor, perturbed: Tensor):
+    """Return the Chamfer l2 of the perturbed cloud: ``(B, N, 3), (B, N, 3) -> (B,)``."""
+    table = squared_distances(perturbed, clean)  # (B, N, N)
+    there, back = table.amin(2), table.amin(1)  # (B, N) each
+    right = there.mean(1) + back.mean(1)  # (B,)
+    own = (clean - perturbed).square().sum(-1).mean(1)  # (B,)
+    return right, {
         "That is one side of Eq. 11. The other asks, for every point of the other cloud, how far "
-        "its nearest is; add the two means."
-    )
-    mistakes = [
-        (there.mean(1), one_side),
-        (back.mean(1), one_side + " (You have the clean side.)"),
-        (
-            there.sqrt().mean(1) + back.sqrt().mean(1),
-            "These are distances, and Eq. 11 has SQUARED distances: no root.",
+        "its nearest is; add the two means.": [there.mean(1), back.mean(1)],
+        "These are distances, and Eq. 11 has SQUARED distances: no root.": there.sqrt().mean(1)
+        + back.sqrt().mean(1),
+        "You compared point i with point i. Chamfer looks for the nearest point.": own,
+        "You compared coordinate by coordinate, a mean squared error. Chamfer looks for the "
+        "nearest point.": own / 3,
+        "You summed over the points. Eq. 11 divides each side by its number of "
+        "points.": there.sum(1) + back.sum(1),
+        "You halved the sum. Eq. 11 adds the two sides: single points 3 apart give 18.": right / 2,
+        "That is one number for the batch. Wanted one for each: "
+        "reduction='none'.": right.mean(),
+        "You compared a cloud with itself: the distance is 0.": torch.zeros_like(right),
+        "You took the larger of the two sides. Eq. 11 adds them.": torch.maximum(
+            there.mean(1), back.mean(1)
         ),
-        (
-            own.mean(1),
-            "You compared point i with point i. Chamfer looks for the nearest point, whoever it "
-            "is.",
-        ),
-        (
-            own.mean(1) / 3,
-            "You compared coordinate by coordinate, a mean squared error. Chamfer looks for the "
-            "nearest point.",
-        ),
-        (
-            there.sum(1) + back.sum(1),
-            "You summed over the points. Eq. 11 divides each side by its number of points.",
-        ),
-        (
-            right / 2,
-            "You halved the sum. Eq. 11 adds the two sides: single points 3 apart give 18.",
-        ),
-        (
-            right.mean(),
-            "That is one number for the batch. Wanted one for each cloud: reduction='none'.",
-        ),
-        (torch.zeros_like(right), "You compared a cloud with itself: the distance is 0."),
-    ]
-    compare(call(function, clean, perturbed), right, mistakes, "(B,)")
+        "Both of your sides run from the same cloud. Take one minimum over each dimension of the "
+        "table.": [2 * there.mean(1), 2 * back.mean(1)],
+    }  # fmt: skip

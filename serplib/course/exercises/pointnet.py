@@ -7,180 +7,180 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
-from serplib.course.exercises.grading import Hint, call, compare, exercise
-from serplib.seeding import named_generator
+from serplib.course.exercises import grading
+from serplib.course.exercises.grading import Hint, examination, exercise, normal, uniform
 
 
-@exercise
-def critical_points(function: Callable[[Tensor], Tensor]) -> None:
-    """The points that win at least one maximum: ``features (B, N, K) -> (B, N)`` bool."""
-    batch, num_points, channels = 2, 12, 5
-    features = torch.randn(
-        batch, num_points, channels, generator=named_generator("check", "critical")
-    )
-    features[0, 3] += 2.0  # one point that wins often
-    features[1, :, :2] -= 3.0  # maxima below zero, and a row that is long but wins nothing
-    features[1, 7] = -9.0
+def _features() -> list[tuple[Tensor]]:
+    cases = []
+    for batch, num_points, channels in ((2, 12, 5), (6, 6, 6)):
+        features = normal("critical", batch, num_points, channels)
+        features[0, 3] += 2.0  # one point that wins often
+        features[1, :, :2] -= 3.0  # maxima below zero, and a row that is long but wins nothing
+        features[1, 4] = -9.0
+        cases.append((features,))
+    return cases
+
+
+@exercise(_features, shape="(B, N)", mask=True)
+def critical_points(features: Tensor):
+    """Mark the points that win at least one maximum: ``(B, N, K) -> (B, N)`` bool."""
+    shape = features.shape[:2]
+
+    def marked(index: Tensor) -> Tensor:
+        return torch.zeros(shape, dtype=torch.bool).scatter(1, index, True)  # (B, N)
+
+    def largest(values: Tensor, over: int | tuple[int, ...] = 1) -> Tensor:
+        return values == values.amax(over, keepdim=True)  # (B, N, K)
+
     winners = features.max(1).indices  # (B, K)
-    right = torch.zeros(batch, num_points).scatter(1, winners, 1.0)  # (B, N)
-    count = F.one_hot(winners, num_points).sum(1).float()  # (B, N)
-    least = torch.zeros(batch, num_points).scatter(1, features.min(1).indices, 1.0)
-    longest = features.norm(dim=-1).topk(channels, dim=1).indices
-    union = (right.amax(0) > 0).float().expand(batch, -1)
-    overall = (features == features.amax((1, 2), keepdim=True)).any(-1).float()
-    own = features.max(2).indices  # (B, N) the best channel of each point
-    clipped = (features.relu() == features.relu().amax(1, keepdim=True)).any(-1).float()
-    mistakes = [
-        (count, "These are how many maxima each point wins. Wanted yes or no: count > 0."),
-        (
-            own.float(),
-            "You took the maximum over the channels, so each point told you its best channel. "
-            "The cloud's vector is the maximum over the POINTS, dimension 1.",
+    right = marked(winners)
+    longest = features.norm(dim=-1).topk(min(features.shape[1:]), dim=1).indices
+    return right, {
+        "These are how many maxima each point wins. Wanted yes or no: count > 0.": largest(
+            features
+        ).sum(-1),
+        "You took the maximum over the channels, which gives each point its best channel. The "
+        "cloud's vector is the maximum over the POINTS, dimension 1.": features.max(2).indices,
+        "These are the indices of the winners, (B, K). Make a mask over the points.": winners,
+        "You marked the smallest of each channel. Max pooling keeps the largest.": marked(
+            features.min(1).indices
         ),
-        (
-            winners.float(),
-            "These are the numbers of the winners, (B, K). Turn them into a mask over the points.",
+        "You marked the points with the longest feature vectors. A long one may win nothing: "
+        "compare channel by channel.": marked(longest),
+        "Both clouds have the same mask in your answer: you joined the winners of the "
+        "batch.": right.any(0).expand(shape),
+        "Your maximum runs over the batch, too. Each cloud has its own: dimension 1 only.": largest(
+            features, (0, 1)
+        ).any(-1),
+        "You kept the one largest number of the cloud. There are K maxima, one a channel.": largest(
+            features, (1, 2)
+        ).any(-1),
+        "You asked for a point that wins ALL channels. One is enough: .any(-1).": largest(
+            features
+        ).all(-1),
+        "You applied a ReLU first. A maximum may be negative: the last layer of the encoder "
+        "has no ReLU.": largest(features.relu()).any(-1),
+        "You took the largest absolute value.": largest(features.abs()).any(-1),
+        "That is the global vector itself. Wanted: which points it comes from.": features.amax(1),
+        "Inverted: you marked the points that could be left out.": ~right,
+        "You marked every point. Compare with the maximum over dimension 1.": torch.ones_like(
+            right
         ),
-        (least, "You marked the smallest of each channel. Max pooling keeps the largest."),
-        (
-            torch.zeros(batch, num_points).scatter(1, longest, 1.0),
-            "You marked the points with the longest feature vectors. A point may be long and win "
-            "nothing: ask channel by channel.",
-        ),
-        (
-            union,
-            "Both clouds have the same mask in your answer: you joined the winners of the batch. "
-            "Each cloud has its own.",
-        ),
-        (
-            overall,
-            "You kept the one largest number of the cloud. There are K maxima, one a channel.",
-        ),
-        (
-            clipped,
-            "You applied a ReLU first. A maximum may be negative: the last layer of the encoder "
-            "has no ReLU.",
-        ),
-        (features.amax(1), "That is the global vector itself. Wanted: which points it comes from."),
-        (1 - right, "Turned round: you marked the points that could be thrown away."),
-        (
-            torch.ones(batch, num_points),
-            "You marked every point. Compare with the maximum over the points, dimension 1.",
-        ),
-    ]
-    compare(call(function, features), right, mistakes, "(B, N)")
+    }
 
 
-@exercise
+@examination
 def split_layer(function: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
-    """A layer on ``[global; local]`` without the copies.
+    """Apply a layer to ``[global; local]`` without copies of the global vector.
 
     ``weight (out, G + L), bias (out,), whole (B, G), local (B, N, L) -> (B, N, out)``.
     """
-    batch, num_points, size, each, out = 3, 40, 24, 6, 5
-    generator = named_generator("check", "split")
-    weight = torch.randn(out, size + each, generator=generator)
-    bias = torch.randn(out, generator=generator)
-    whole = torch.randn(batch, size, generator=generator)
-    local = torch.randn(batch, num_points, each, generator=generator)
-    once = (whole @ weight[:, :size].T)[:, None]  # (B, 1, out)
-    point = local @ weight[:, size:].T  # (B, N, out)
-    late = (whole @ weight[:, each:].T)[:, None] + local @ weight[:, :each].T
-    mistakes = [
-        (point + once, "The bias is missing: y = W z + b."),
-        (
-            point + once + 2 * bias,
-            "You added the bias twice, once with each part. The concatenated layer adds it once.",
-        ),
-        (
-            late + bias,
-            "You took the local columns first. Here the weight meets [global; local]: its first G "
-            "columns belong to the global vector.",
-        ),
-        (point + bias, "The global part is missing: every point is answered without its shape."),
-        (
-            (once + bias).expand(-1, num_points, -1),
-            "The local part is missing: all points of a cloud get the same answer.",
-        ),
-        (
-            point + once.mean(0) + bias,
-            "You mixed the clouds of the batch: each has its own global vector, (B, 1, out).",
-        ),
-        (
-            point + once / num_points + bias,
-            "You divided the global part by N. Every point gets all of it.",
-        ),
-        (
-            (point + once + bias).relu(),
-            "You applied a ReLU. BatchNorm comes first, and neither is part of this layer.",
-        ),
+    cases = [
+        tuple(normal("split", *shape) for shape in ((o, g + k), (o,), (b, g), (b, n, k)))
+        for b, n, g, k, o in ((3, 40, 24, 6, 5), (4, 4, 4, 4, 4))
     ]
-    with FlopCounterMode(display=False) as counter:
-        answer = call(function, weight, bias, whole, local)
-    compare(answer, point + once + bias, mistakes, "(B, N, out)")
-    least = 2 * batch * out * (size + num_points * each)  # a product and a sum each
-    if counter.get_total_flops() > 1.5 * least:
+    names = ("weight", "bias", "whole", "local")
+    grading.grade(function, cases, _layers, shape="(B, N, out)", trains=names)
+    weight, _, whole, local = cases[0]
+    with grading.Operations() as seen:
+        grading.call(function, *grading.copied(cases[0]), names=names)
+    excess = seen.multiplications / (len(weight) * (whole.numel() + local.numel()))
+    if excess > 1.5:
         raise Hint(
-            f"The values are right, but you multiplied {counter.get_total_flops() / least:.1f} "
-            "times as much as needed: the global part is still computed for every point. Multiply "
-            "whole, (B, G), first, and let the result broadcast."
+            f"The values are right, but you multiplied {excess:.1f} times as often as needed: the "
+            "global part is still computed for every point. Multiply whole, (B, G), first, and let "
+            "the result broadcast."
         )
 
 
-@exercise
-def weighted_cross_entropy(function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> None:
-    """PyTorch's weighted mean: ``logits (M, 2), touched (M,) bool, weights (2,) -> ()``."""
-    generator = named_generator("check", "cross-entropy")
-    logits = 2 * torch.randn(30, 2, generator=generator)
-    touched = torch.rand(30, generator=generator) < 0.3
-    weights = torch.tensor([0.25, 0.75])
-    answer = touched.long()
-    right = F.cross_entropy(logits, answer, weights)
-    loss = F.cross_entropy(logits, answer, reduction="none")  # (M,)
-    weight = weights[answer]  # (M,)
-    raw = logits.gather(1, answer[:, None])[:, 0]  # (M,)
+def _layers(weight: Tensor, bias: Tensor, whole: Tensor, local: Tensor):
+    size, each, num_points = whole.shape[1], local.shape[2], local.shape[1]
+    once = (whole @ weight[:, :size].T)[:, None]  # (B, 1, out)
+    point = local @ weight[:, size:].T  # (B, N, out)
+    exchanged = (whole @ weight[:, each:].T)[:, None] + local @ weight[:, :each].T
+    right = point + once + bias
+    return right, {
+        "The bias is missing: y = W z + b.": point + once,
+        "You added the bias twice, once with each part.": right + bias,
+        "You took the local columns first. The first G columns of the weight belong to the global "
+        "vector.": exchanged + bias,
+        "The global part is missing: no point sees its shape.": point + bias,
+        "The local part is missing: all points of a cloud get the same answer.": [
+            (once + bias).expand_as(point),
+            once + bias,
+        ],
+        "You mixed the clouds of the batch: each has its own global vector, (B, 1, out).": [
+            point + once.mean(0) + bias,
+            point + once[0] + bias,
+        ],
+        "You divided the global part by N. Every point gets all of it.": point
+        + once / num_points
+        + bias,
+        "You applied a ReLU, which is not part of this layer.": right.relu(),
+    }
+
+
+@exercise(
+    lambda: [
+        (scale * normal("logits", 30, 2), uniform("touched", 30) < 0.3, torch.tensor([0.5, 1.25]))
+        for scale in (2.0, 200.0)
+    ],
+    not_finite="Your answer is infinite or NaN for logits of some hundreds: exp overflows, and a "
+    "softmax of 0 has no logarithm. Use log_softmax.",
+    trains=("logits",),
+    forbids={
+        "nll_loss_forward": "The text says: without F.cross_entropy and F.nll_loss. Write the "
+        "weighted mean by hand."
+    },
+)
+def weighted_cross_entropy(logits: Tensor, touched: Tensor, weights: Tensor):
+    """Return PyTorch's weighted mean: ``(M, 2), (M,) bool, (2,) -> ()``."""
+    true = touched.long()
+    weight, classes = weights[true], true[:, None]  # (M,), (M, 1)
+    loss = F.cross_entropy(logits, true, reduction="none")  # (M,)
+    single = F.binary_cross_entropy_with_logits(logits[:, 1], touched.float(), reduction="none")
     chosen = weights[logits.argmax(1)]
-    probability = logits.softmax(1).gather(1, answer[:, None])[:, 0]
-    single = F.binary_cross_entropy_with_logits(logits[:, 1], touched.float(), weight)
-    mistakes = [
-        (
-            (weight * loss).mean(),
-            "You divided by the number of points. A weighted mean divides by the sum of the "
-            "weights: with mostly untouched points yours comes out too small.",
+
+    def mean(values: Tensor, weight: Tensor = weight) -> Tensor:
+        return (weight * values).sum() / weight.sum()
+
+    right, apart = mean(loss), [weights[k] * loss[true == k].mean() for k in (0, 1)]
+    return right, {
+        "You divided by the number of points. A weighted mean divides by the sum of the weights.": (
+            weight * loss
+        ).mean(),
+        "The weights have no effect in your answer.": loss.mean(),
+        "The weights are swapped: the first belongs to untouched, the second to touched.": mean(
+            loss, weights.flip(0)[true]
         ),
-        (
-            loss.mean(),
-            "The weights have no effect in your answer: that is the plain cross-entropy.",
+        "You took False for touched: class 1 is 'touched'.": F.cross_entropy(
+            logits, 1 - true, weights
         ),
-        (
-            F.cross_entropy(logits, answer, weights.flip(0)),
-            "The weights are swapped: the first belongs to untouched, the second to touched.",
+        "That is the sum. Divide by the sum of the weights.": (weight * loss).sum(),
+        "You divided by the sum of the two class weights. Divide by the sum over all points.": (
+            weight * loss
+        ).sum()
+        / weights.sum(),
+        "You averaged each class by itself. Divide the sum over all points by the sum of their "
+        "weights.": sum(apart) / weights.sum(),
+        "You used the logits as they are. Take log_softmax first.": -mean(
+            logits.gather(1, classes)[:, 0]
         ),
-        (
-            F.cross_entropy(logits, 1 - answer, weights),
-            "You took False for touched: class 1 is 'touched'.",
+        "You averaged the probability of the right answer. Cross-entropy is its logarithm.": -mean(
+            (-loss).exp()
         ),
-        ((weight * loss).sum(), "That is the sum. Divide by the sum of the weights."),
-        (
-            -(weight * raw).sum() / weight.sum(),
-            "You used the logits as they are. Take log_softmax first.",
+        "Your softmax runs over the points. The classes are the last dimension.": -mean(
+            logits.log_softmax(0).gather(1, classes)[:, 0]
         ),
-        (
-            -(weight * probability).sum() / weight.sum(),
-            "You averaged the probability of the right answer. Cross-entropy is its logarithm.",
-        ),
-        (-right, "The sign is turned: a loss is MINUS the mean log-probability."),
-        (
-            (chosen * loss).sum() / chosen.sum(),
-            "You weighted by the class that the network chose. The weight is that of the TRUE "
-            "class.",
-        ),
-        (right / torch.tensor(2.0).log(), "That is in bits. PyTorch's logarithm is the natural."),
-        (single, "You used the second logit alone. There are two, and their softmax decides."),
-    ]
-    found = call(function, logits, touched, weights)
-    if isinstance(found, float):
-        found = torch.tensor(found)
-    compare(found, right, mistakes, "one number")
+        "The sign is wrong: a loss is MINUS the mean log-probability.": -right,
+        "You weighted by the class that the network chose. The weight is that of the TRUE "
+        "class.": mean(loss, chosen),
+        "That is in bits. PyTorch's logarithm is the natural.": right / torch.tensor(2.0).log(),
+        "You used the second logit alone. There are two, and their softmax decides.": [
+            (weight * single).mean(),
+            mean(single),
+        ],
+        "That is one value for each point. Wanted their weighted mean.": [loss, weight * loss],
+    }

@@ -3,210 +3,158 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from serplib.course.exercises.grading import Hint, call, compare, exercise
-from serplib.seeding import named_generator
+from serplib.course.exercises.grading import exercise, normal
 
 
-@exercise
-def vq_terms(function: Callable[[Tensor, Tensor, float, float], tuple[Tensor, Tensor]]) -> None:
-    """The second and third term of Eq. 13: ``z (M, l), e (M, l), alpha, beta -> (), ()``."""
-    generator = named_generator("check", "vq terms")
-    z = torch.randn(5, 4, generator=generator).requires_grad_()  # (M, l)
-    e = torch.randn(5, 4, generator=generator).requires_grad_()  # (M, l)
-    alpha, beta = 0.7, 0.2
-    answer = call(function, z, e, alpha, beta)
-    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        raise Hint("Wanted two tensors: the codebook term and the commitment term, in this order.")
-    if not all(isinstance(term, Tensor) and term.ndim == 0 for term in answer):
-        raise Hint("Each term is one number: a tensor without dimensions, the mean over all.")
-    square = float((z - e).detach().square().mean())
-    values = [float(term.detach()) for term in answer]
-    _known_values(values, square, alpha, beta, z.detach() - e.detach())
-    for name, term, stays, moves in (
-        ("codebook", answer[0], "z", "e"),
-        ("commitment", answer[1], "e", "z"),
-    ):
-        got = {
-            side
-            for side, gradient in zip("ze", _gradients(term, z, e))
-            if gradient is not None and bool(gradient.abs().sum() > 0)
-        }
-        if got == {moves}:
-            continue
-        if got == {"z", "e"}:
-            raise Hint(
-                f"The {name} term sends a gradient to both z and e. Stop it at {stays}: "
-                f"{stays}.detach() is sg[{stays}]."
-            )
-        if got == {stays}:
-            raise Hint(
-                f"You stopped the wrong side: the {name} term is to move {moves}, and moves "
-                f"{stays} in your answer."
-            )
-        raise Hint(
-            f"The {name} term sends no gradient anywhere. Detach one side only, and no "
-            "torch.no_grad()."
+@exercise(
+    lambda: [(*normal("vq terms", 2, *shape), 0.7, 0.2) for shape in ((5, 4), (4, 4))],
+    shape="two numbers: the codebook term, then the commitment term",
+    trains=("z", "e"),
+)
+def vq_terms(z: Tensor, e: Tensor, alpha: float, beta: float):
+    """Return the last two terms of Eq. 13: ``z (M, l), e (M, l), alpha, beta -> (), ()``."""
+    gap, sides = z - e, ("e", "z", "both", "none")  # (M, l)
+
+    def measured(values: Tensor) -> Tensor:
+        """Both terms of another measure than the mean square."""
+        return torch.stack([alpha * values, beta * values])
+
+    def moving(codebook: str, commitment: str) -> Tensor:
+        """Both terms, each with a gradient to the side that is named."""
+        gaps = {"e": z.detach() - e, "z": z - e.detach(), "both": gap, "none": gap.detach()}
+        first, second = (gaps[side].square().mean() for side in (codebook, commitment))
+        return torch.stack([alpha * first, beta * second])
+
+    square, summed, length = gap.square(), gap.square().sum(1), gap.norm(dim=1)
+    return moving("e", "z"), {
+        "The codebook term sends a gradient to both z and e. Stop it at z: z.detach() is sg[z].": [
+            moving("both", side) for side in sides
+        ],
+        "You stopped the wrong side: the codebook term is to move e, not z.": [
+            moving("z", side) for side in sides
+        ],
+        "The codebook term sends no gradient anywhere. Detach one side only, and no "
+        "torch.no_grad().": [moving("none", side) for side in sides],
+        "The commitment term sends a gradient to both z and e. Stop it at e: e.detach() is "
+        "sg[e].": moving("e", "both"),
+        "You stopped the wrong side: the commitment term is to move z, not e.": moving("e", "e"),
+        "The commitment term sends no gradient anywhere. Detach one side only, and no "
+        "torch.no_grad().": moving("e", "none"),
+        "alpha and beta have changed places (or the two terms have): alpha belongs to the "
+        "codebook term, which comes first.": measured(square.mean()).flip(0),
+        "The weights are missing: alpha times the first term, beta times the second.": torch.stack(
+            2 * [square.mean()]
+        ),
+        "You summed over the dimensions, as the norm that Eq. 13 prints does. The authors' code "
+        "takes .mean() over everything.": measured(summed.mean()),
+        "You summed over the tokens too: the term would grow with the batch. Use "
+        ".mean().": measured(square.sum()),
+        "That is the length of z - e. Eq. 13 has it SQUARED.": [
+            measured(value) for value in (length.mean(), gap.abs().mean(), square.mean().sqrt())
+        ],
+        "The differences are not squared, so that they cancel.": measured(gap.mean()),
+        "You squared the mean. Square every difference first.": measured(gap.mean().square()),
+        "That is the SUM of the two terms. Return both, codebook first.": (alpha + beta)
+        * square.mean(),
+        "Each term is one number: the mean over all tokens and dimensions.": [
+            measured(square.mean(1)),
+            measured(square.mean(0)),
+            measured(square),
+        ],
+    }
+
+
+@exercise(
+    [(torch.tensor(n),) for n in ([6, 3, 1], [1, 1, 1, 1], [8, 0, 2, 0, 0], [0, 5], [300, 1, 7])],
+    not_finite="NaN: a dead code has p = 0, and 0 * log 0 is NaN to a computer. Its limit is 0: "
+    "leave dead codes out, or use torch.special.entr.",
+    advice="Shares first, p = counts / counts.sum(); then the entropy; then exp.",
+)
+def perplexity(counts: Tensor):
+    """Return the effective number of codes from their counts: ``(K,) int64 -> float``."""
+    p = counts.double() / counts.sum()  # (K,)
+    entropy = float(torch.special.entr(p).sum())
+    right, live, bits = math.exp(entropy), int((counts > 0).sum()), entropy / math.log(2)
+    return right, {
+        "That is the entropy. The perplexity is its exp: a number of codes.": entropy,
+        "That is the entropy in bits. Raise 2 to its power.": bits,
+        "You mixed base 2 and base e. Use one base for the logarithm and the power.": [
+            math.exp(bits),
+            2**entropy,
+        ],
+        "You lost the minus sign: that is 1 / perplexity.": 1 / right,
+        "That is the number of codes used at all, however unevenly.": live,
+        "That is the share of codes used at all.": live / len(counts),
+        "That is 1 / sum p^2, another effective number (it weighs rare codes less). The "
+        "perplexity is exp of the entropy.": float(1 / p.square().sum()),
+        "You divided by K. The perplexity is a number of codes, 1 to K.": right / len(counts),
+        "You took the mean over the codes. The entropy is a sum.": math.exp(entropy / len(counts)),
+        "The epsilon in your logarithm changes the result. Take 1e-10, or torch.special.entr.": [
+            float((-(p * (p + epsilon).log()).sum()).exp()) for epsilon in (1e-2, 1e-3, 1e-4, 1e-5)
+        ],
+        "You rounded. An effective number of codes need not be whole.": float(round(right)),
+    }
+
+
+@exercise(
+    lambda: [
+        (
+            torch.tensor([3.0, 5.0, 6.0, 0.0]),  # usage (K,) sums to 14, not to 9 tokens
+            normal("sums", 4, 4) * torch.tensor([3.0, 5.0, 6.0, 0.0])[:, None],
+            2 + normal("tokens", 9, 4),
+            torch.tensor([0, 0, 0, 0, 0, 1, 1, 2, 2]),  # no token ever took code 3
+            0.8,
+            0.3,
         )
-
-
-def _known_values(
-    values: list[float], square: float, alpha: float, beta: float, gap: Tensor
-) -> None:
-    """A hint for values that a known mistake gives; ``gap (M, l)`` is z - e."""
-
-    def near(first: float, second: float) -> bool:
-        return math.isclose(values[0], first, rel_tol=1e-4) and math.isclose(
-            values[1], second, rel_tol=1e-4
-        )
-
-    if near(alpha * square, beta * square):
-        return
-    if near(beta * square, alpha * square):
-        raise Hint(
-            "alpha and beta have changed places (or the two terms have): alpha belongs to the "
-            "codebook term, which comes first."
-        )
-    if near(square, square):
-        raise Hint("The weights are missing: alpha times the first term, beta times the second.")
-    length, tokens = gap.shape[1], len(gap)
-    if near(alpha * square * length, beta * square * length):
-        raise Hint(
-            "You summed over the dimensions, as the norm that Eq. 13 prints does. That is l times "
-            "the mean that van den Oord's and the authors' code take: use .mean() over everything."
-        )
-    if near(alpha * square * length * tokens, beta * square * length * tokens):
-        raise Hint("You summed over the tokens too: the term would grow with the batch. .mean().")
-    size = float(gap.norm(dim=1).mean())
-    if near(alpha * size, beta * size):
-        raise Hint("That is the length of z - e. Eq. 13 has it SQUARED.")
-    if near(alpha * float(gap.mean()), beta * float(gap.mean())):
-        raise Hint("The differences are not squared, so that they cancel.")
-    raise Hint(
-        f"Wanted alpha and beta times the mean of (z - e)^2: {alpha * square:.3f} and "
-        f"{beta * square:.3f}, got {values[0]:.3f} and {values[1]:.3f}."
-    )
-
-
-def _gradients(term: Tensor, z: Tensor, e: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    if not term.requires_grad:
-        return None, None
-    return torch.autograd.grad(term, (z, e), allow_unused=True, retain_graph=True)
-
-
-@exercise
-def perplexity(function: Callable[[Tensor], float]) -> None:
-    """The effective number of codes from how often each was taken: ``counts (K,) -> float``."""
-    for counts in ([6, 3, 1], [1, 1, 1, 1], [8, 0, 2, 0, 0], [0, 5]):
-        n = torch.tensor(counts)
-        p = n[n > 0].double() / n.sum()
-        entropy = float(-(p * p.log()).sum())
-        right, live = math.exp(entropy), len(p)
-        answer = float(call(function, n))
-        if math.isclose(answer, right, rel_tol=1e-4):
-            continue
-        mistakes = [
-            (entropy, "That is the entropy. The perplexity is its exp: a number of codes."),
-            (entropy / math.log(2), "That is the entropy in bits. Raise 2 to its power."),
-            (
-                math.exp(entropy / math.log(2)),
-                "You took the logarithm to base 2 and then exp, which is to base e. Use one base.",
-            ),
-            (1 / right, "You lost the minus sign: that is 1 / perplexity."),
-            (float(live), "That is the number of codes used at all, however unevenly."),
-            (live / len(n), "That is the share of codes used at all."),
-            (
-                float(1 / p.square().sum()),
-                "That is 1 / sum p^2, another effective number (it weighs rare codes less). The "
-                "perplexity is exp of the entropy.",
-            ),
-            (right / len(n), "You divided by K. The perplexity is a number of codes, 1 to K."),
-        ]
-        if math.isnan(answer):
-            raise Hint(
-                f"NaN for counts {counts}: a dead code has p = 0, and 0 * log 0 is NaN to a "
-                "computer. Its limit is 0: leave dead codes out, or use torch.special.entr."
-            )
-        for wrong, hint in mistakes:
-            if math.isclose(answer, wrong, rel_tol=1e-4, abs_tol=1e-9):
-                raise Hint(hint)
-        raise Hint(
-            f"For counts {counts} you say {answer:.3g}, wanted {right:.3g}. Shares first, "
-            "p = counts / counts.sum(); then the entropy; then exp."
-        )
-
-
-@exercise
+    ],
+    shape="(K, l)",
+    not_finite="NaN for a code that no token ever took: 0 / 0. That is what the Laplace smoothing "
+    "(epsilon) is for.",
+    may_change=("usage", "token_sum"),
+)
 def ema_codes(
-    function: Callable[[Tensor, Tensor, Tensor, Tensor, float, float], Tensor],
-) -> None:
-    """Codes after one step of moving averages.
+    usage: Tensor, token_sum: Tensor, tokens: Tensor, index: Tensor, decay: float, epsilon: float
+):
+    """Return the codes after one step of moving averages.
 
     ``usage (K,), token_sum (K, l), tokens (M, l), index (M,), decay, epsilon -> codes (K, l)``.
     """
-    generator = named_generator("check", "ema")
-    tokens = 2 + torch.randn(9, 3, generator=generator)  # (M, l)
-    index = torch.tensor([0, 0, 0, 0, 0, 1, 1, 2, 2])  # (M,), nobody takes code 3
-    usage = torch.tensor([3.0, 5.0, 1.0, 0.0])  # (K,), and nobody ever did
-    token_sum = torch.randn(4, 3, generator=generator) * usage[:, None]  # (K, l)
-    decay, epsilon = 0.8, 0.3
-    counts = torch.bincount(index, minlength=4).float()  # (K,)
+    counts = torch.bincount(index, minlength=len(usage)).float()  # (K,)
     sums = torch.zeros_like(token_sum).index_add(0, index, tokens)  # (K, l)
+    last = torch.zeros_like(token_sum).index_copy(0, index, tokens)  # (K, l)
     means = sums / counts.clamp_min(1)[:, None]  # (K, l)
 
-    def smooth(use: Tensor) -> Tensor:
-        return ((use + epsilon) / (use.sum() + len(use) * epsilon) * use.sum())[:, None]  # (K, 1)
+    def smooth(use: Tensor, old: Tensor | None = None, times: int = len(usage)) -> Tensor:
+        total = (use if old is None else old).sum()
+        return ((use + epsilon) / (total + times * epsilon) * total)[:, None]  # (K, 1)
 
-    new_usage, new_sum = usage.lerp(counts, 1 - decay), token_sum.lerp(sums, 1 - decay)
-    right = new_sum / smooth(new_usage)  # (K, l)
+    use, total = usage.lerp(counts, 1 - decay), token_sum.lerp(sums, 1 - decay)
     old = token_sum / usage.clamp_min(1e-9)[:, None]
-    averaged = old.lerp(means, 1 - decay)  # (K, l)
-    swapped_usage, swapped_sum = usage.lerp(counts, decay), token_sum.lerp(sums, decay)
-    mistakes = [
-        (
-            swapped_sum / smooth(swapped_usage),
-            "decay has changed sides: the OLD average keeps decay, the batch gets 1 - decay.",
-        ),
-        (
-            new_sum / (new_usage + epsilon)[:, None],
-            "You added epsilon and left the total larger than it was. Laplace smoothing rescales: "
-            "times total / (total + K epsilon).",
-        ),
-        (
-            new_sum / ((new_usage + epsilon) / (new_usage.sum() + 4 * epsilon))[:, None],
-            "Your smoothed use sums to 1. Multiply by the total use: the sums are sums, not means.",
-        ),
-        (
-            averaged,
-            "You averaged the means of the batches, so that a batch which gave a code one token "
-            "counts as much as one that gave it fifty. Average sums and counts, then divide.",
-        ),
-        (
-            token_sum.lerp(means, 1 - decay) / smooth(new_usage),
-            "You averaged the MEAN of the batch's tokens into token_sum. It holds sums: "
-            "index_add, without dividing.",
-        ),
-        (
-            sums / smooth(counts),
-            "You used this batch alone. The moving averages of the batches before are lost.",
-        ),
-        (
-            new_sum / smooth(usage),
-            "You averaged the sums and divided by the OLD use. Both are averaged first.",
-        ),
-        (
-            token_sum / smooth(new_usage),
-            "You averaged the use and left the sums as they were. Both are averaged first.",
-        ),
-    ]
-    answer = call(function, usage, token_sum, tokens, index, decay, epsilon)
-    if isinstance(answer, Tensor) and answer.isnan().any():
-        raise Hint(
-            "NaN for a code that nobody ever took: 0 / 0. That is what the Laplace smoothing "
-            "(epsilon) is for."
-        )
-    compare(answer, right, mistakes, "(K, l)")
+    return total / smooth(use), {
+        "decay has changed sides: the OLD average keeps decay, the batch gets 1 - "
+        "decay.": token_sum.lerp(sums, decay) / smooth(usage.lerp(counts, decay)),
+        "You added epsilon and left the total larger than it was. Laplace smoothing rescales: "
+        "times total / (total + K epsilon).": total / (use + epsilon)[:, None],
+        "Your smoothed usage sums to 1. Multiply by the total: the sums are sums, not means.": total
+        / smooth(use)
+        * use.sum(),
+        "The total N of the smoothing is the sum of the NEW usage, not of the usage before this "
+        "step or of this batch.": [total / smooth(use, usage), total / smooth(use, counts)],
+        "The smoothing adds epsilon K times, once for each code: total + K epsilon.": total
+        / smooth(use, times=1),
+        "You averaged the means of the batches, so that one token of a batch counts as much as "
+        "fifty. Average sums and counts, then divide.": old.lerp(means, 1 - decay),
+        "You averaged the MEAN of the batch's tokens into token_sum. It holds sums: "
+        "index_add, without dividing.": token_sum.lerp(means, 1 - decay) / smooth(use),
+        "You used this batch alone. The averages so far are lost.": sums / smooth(counts),
+        "You averaged the sums and divided by the OLD usage. Both are averaged first.": total
+        / smooth(usage),
+        "You averaged the usage and left the sums as they were. Both are averaged first.": token_sum
+        / smooth(use),
+        "Where several tokens took the same code you kept one of them: 'sums[index] += ...' does "
+        "not add up. Use index_add.": token_sum.lerp(last, 1 - decay) / smooth(use),
+    }

@@ -1,41 +1,58 @@
-"""Checkers of the exercise in 00_welcome."""
+"""Checker of the exercise in 00_welcome."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+import torch
 from torch import Tensor
 
-from serplib.course.exercises.grading import call, clouds, compare, exercise
+from serplib.course.exercises.grading import clouds, exercise
 
 
-@exercise
-def touched_share(function: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Which share of the points of each cloud moved: ``(B, N, 3), (B, N, 3) -> (B,)``."""
-    clean = clouds("share", num_points=8)
-    perturbed = clean.clone()
-    perturbed[0, 0] += 0.1  # a whole point
-    perturbed[0, 1, 2] += 0.1  # one coordinate is enough
-    perturbed[1, 2:7, 0] -= 0.2
-    perturbed[1, 3:5, 1] += 0.2
-    moved = clean != perturbed  # (B, N, 3)
-    share = moved.any(-1).float().mean(1)  # (B,)
-    mistakes = [
-        (
-            moved.float().mean((1, 2)),
-            "You averaged over coordinates. A point has moved if ANY of its three coordinates has: "
-            "use .any(-1) before the mean.",
-        ),
-        (
-            moved.all(-1).float().mean(1),
-            "You asked for all three coordinates to move. One is enough: .any(-1), not .all(-1).",
-        ),
-        (share * 8, "That is how many points moved. The share is that number divided by N."),
-        (1 - share, "That is the share of the points that stayed. Turn the comparison round."),
-        (
-            share.mean(),
-            "That is one number for the whole batch. Take the mean over the points only, "
-            "dimension 1.",
-        ),
-    ]
-    compare(call(function, clean, perturbed), share, mistakes, "(B,)")
+def _moved_clouds() -> list[tuple[Tensor, Tensor]]:
+    """Clouds before and after moves that a sum, a norm or a tolerance does not see."""
+    cases = []
+    for batch, num_points in ((2, 8), (3, 3)):
+        clean = (64 * clouds("share", batch, num_points)).round() / 64  # sums are exact
+        moved = clean.clone()
+        moved[0, 0, 2] = torch.nextafter(moved[0, 0, 2], torch.tensor(9.0))  # by one bit
+        moved[0, 1] += torch.tensor([0.25, -0.25, 0.0])  # the differences cancel
+        moved[1, 0, 0] *= -1  # the norm stays
+        moved[1, 1] = moved[1, 1].roll(1)  # sum and norm stay
+        moved[1, 2:7] += torch.tensor([1e-3, 0.2, 0.2])
+        cases.append((clean, moved))
+    return cases
+
+
+@exercise(_moved_clouds, shape="(B,)")
+def touched_share(clean: Tensor, perturbed: Tensor):
+    """Return the share of the points of each cloud that moved: ``(B, N, 3), (B, N, 3) -> (B,)``."""
+    difference = perturbed - clean  # (B, N, 3)
+    moved, length = difference != 0, difference.norm(dim=-1)  # (B, N, 3), (B, N)
+    touched = moved.any(-1).float()  # (B, N)
+    share = touched.mean(1)  # (B,)
+    norms = clean.norm(dim=-1) != perturbed.norm(dim=-1)  # (B, N)
+    not_close = ~torch.isclose(clean, perturbed).all(-1)  # (B, N)
+    return share, {
+        "You averaged over coordinates. A point has moved if ANY of its three coordinates has: "
+        "use .any(-1) before the mean.": moved.float().mean((1, 2)),
+        "You ask for all three coordinates to change. One is enough: .any(-1), not "
+        ".all(-1).": moved.all(-1).float().mean(1),
+        "That is the number of points that moved. Divide by N.": touched.sum(1),
+        "That is the share of the points that did NOT move.": 1 - share,
+        "That is one number for the whole batch. Take the mean over dimension 1.": share.mean(),
+        "You reduced over the points. Coordinates are the last dimension: .any(-1).": moved.any(1)
+        .float()
+        .mean(1),
+        "You took the mean over the batch. Points are dimension 1.": touched.mean(0),
+        "You added up signed differences, and +0.25 and -0.25 cancel. Compare each coordinate.": (
+            difference.sum(-1) != 0
+        )
+        .float()
+        .mean(1),
+        "You compared distances from the origin. A point can move and keep "
+        "its distance.": norms.float().mean(1),
+        "You allow a tolerance. A point has moved however small the change: clean != perturbed.": [
+            not_close.float().mean(1),
+            *((length > limit).float().mean(1) for limit in (1e-6, 1e-4, 0.01, 0.05, 0.1)),
+        ],
+    }
