@@ -137,7 +137,7 @@ def probe(
         and ``num_shapes``.
 
     Raises:
-        ValueError: an unknown head, or clouds without labels.
+        ValueError: an unknown head, no test labels, or other classes than those of ``train``.
     """
     if unknown := [head for head in heads if head not in HEADS]:
         raise ValueError(f"heads has {unknown}, wanted some of {list(HEADS)}")
@@ -159,8 +159,10 @@ def probe(
         for name, setting in chosen.items()
     }
     test = load_test()
-    if test.labels is None:
-        raise ValueError(f"{test.name} has no labels to test on")
+    if test.labels is None or test.classes != train.classes:
+        raise ValueError(
+            f"{test.name}, {test.split}: no labels, or not the classes of {train.name}"
+        )
     embedded = embed(test.points)
     result: dict[str, Any] = {f"{name}_{HEADS[name][0]}": o for name, o in chosen.items()}
     result |= {
@@ -176,9 +178,16 @@ def probe(
     return result
 
 
+def _draw_shapes(labels: Tensor, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw the indices of ``count`` shapes of each class: ``(len(classes) * count,)`` int64."""
+    parts = [(labels == c).nonzero()[:, 0] for c in classes]
+    orders = [torch.randperm(len(part), generator=generator)[:count] for part in parts]
+    return torch.cat([part[order] for part, order in zip(parts, orders)])
+
+
 def few_shot(
-    features: Tensor,
-    labels: Tensor,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
     way: int,
     shot: int,
     seed: int,
@@ -187,12 +196,13 @@ def few_shot(
 ) -> dict[str, Any]:
     """Classify frozen features by a linear SVM (C = 1) in ``folds`` few-shot episodes.
 
-    Each episode draws ``way`` classes, and of each class ``shot`` support and ``queries`` query
-    shapes: the usual sizes on ModelNet40 are 5 or 10 way, 10 or 20 shot, 20 queries.
+    Each episode draws ``way`` of all classes. Of each class it draws ``shot`` support shapes from
+    the training split and ``queries`` query shapes from the test split, as is usual on ModelNet40:
+    5 or 10 way, 10 or 20 shot, 20 queries, 10 folds.
 
     Args:
-        features: ``(S, D)``.
-        labels: ``(S,)`` int64. Classes with fewer than ``shot + queries`` shapes are left out.
+        train: features ``(S, D)`` and labels ``(S,)`` int64 of the training split.
+        test: features ``(T, D)`` and labels ``(T,)`` int64 of the test split.
         way, shot, queries, folds: as above.
         seed: of the episodes.
 
@@ -200,25 +210,27 @@ def few_shot(
         ``accuracy`` and ``sd`` over the episodes (0 to 1), and the ``folds`` one by one.
 
     Raises:
-        ValueError: fewer than ``way`` classes are large enough.
+        ValueError: fewer than ``way`` classes, or one with too few shapes. None is left out.
     """
-    classes = [c for c in labels.unique().tolist() if (labels == c).sum() >= shot + queries]
+    features, labels = train
+    query_features, query_labels = test
+    classes = torch.cat([labels, query_labels]).unique()  # (C,)
     if len(classes) < way:
-        raise ValueError(
-            f"{len(classes)} classes have {shot} + {queries} shapes or more, wanted {way}: lower "
-            "way, shot or queries"
-        )
+        raise ValueError(f"{len(classes)} classes, wanted {way} or more: lower way")
+    for name, need, own in (("training", shot, labels), ("test", queries, query_labels)):
+        counts = own.bincount(minlength=int(classes.max()) + 1)[classes]  # (C,)
+        if counts.min() < need:
+            raise ValueError(
+                f"class {int(classes[counts.argmin()])} has {int(counts.min())} {name} shapes, "
+                f"wanted {need}: use the whole split, or lower shot or queries"
+            )
     accuracies = []
     for fold in range(folds):
         generator = named_generator(seed, "few-shot", way, shot, fold)
-        support_parts, query_parts = [], []
-        for i in torch.randperm(len(classes), generator=generator)[:way].tolist():
-            index = (labels == classes[i]).nonzero()[:, 0]
-            index = index[torch.randperm(len(index), generator=generator)]
-            support_parts.append(index[:shot])
-            query_parts.append(index[shot : shot + queries])
-        support, query = torch.cat(support_parts), torch.cat(query_parts)
+        chosen = classes[torch.randperm(len(classes), generator=generator)[:way]]  # (way,)
+        support = _draw_shapes(labels, chosen, shot, generator)
+        query = _draw_shapes(query_labels, chosen, queries, generator)
         head = build_head("svm", 1.0).fit(features[support].numpy(), labels[support])
-        accuracies.append(float(head.score(features[query].numpy(), labels[query])))
+        accuracies.append(float(head.score(query_features[query].numpy(), query_labels[query])))
     values = torch.tensor(accuracies, dtype=torch.float64)
     return {"accuracy": values.mean().item(), "sd": values.std().item(), "folds": accuracies}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from serplib.data.common import Clouds, DataError, find_folder, normalize
-from serplib.data.formats import check_points, open_npy
-from serplib.evaluation.corruptions import CORRUPTIONS, _subset, corrupt, rotation_matrix
+from serplib.data.check import up_axis
+from serplib.data.common import Clouds, DataError, normalize
+from serplib.data.modelnet40_c import corruption_files, locate, read_modelnet40_c
+from serplib.evaluation.corruptions import CORRUPTIONS, corrupt, fit_box, rotation_matrix, subset
 from serplib.seeding import named_generator
 from serplib.validation import expect
 
 GROUPS = {"density": 5, "noise": 5, "transformation": 5}  # sizes, in the order of `CORRUPTIONS`
 POINTS = (512, 256, 128, 64)
-FOLDERS = ("modelnet40_c", "ModelNet40-C", "modelnet40c")
+MILD = ("gaussian", "cutout", "density", "uniform")  # at severity 1 close to clean clouds
+KNOWN_UP = {"objects": "z", "procedural": "z", "scanobjectnn": "y"}  # by the start of the name
+
+Predict = Callable[[Tensor], Tensor]  # clouds (S, N', 3) of any N' to classes (S,) int64
 
 
 def rotated(points: Tensor, about: str, generator: torch.Generator) -> Tensor:
@@ -24,16 +29,16 @@ def rotated(points: Tensor, about: str, generator: torch.Generator) -> Tensor:
 
     Args:
         points: ``(B, N, 3)``.
-        about: ``"z"``, or ``"so3"`` for rotations uniform over SO(3).
+        about: the axis ``"x"``, ``"y"`` or ``"z"``, or ``"so3"`` for rotations uniform over SO(3).
         generator: source of all randomness.
 
     Raises:
         ValueError: another ``about``.
     """
     expect(points, "B N 3")
-    if about == "z":
+    if about in ("x", "y", "z"):
         angle = torch.zeros(len(points), 3)
-        angle[:, 2] = torch.rand(len(points), generator=generator) * 2 * math.pi
+        angle[:, "xyz".index(about)] = torch.rand(len(points), generator=generator) * 2 * math.pi
         return points @ rotation_matrix(angle).mT
     if about == "so3":  # a random unit quaternion (w, x, y, z) is uniform over SO(3)
         q = torch.randn(len(points), 4, generator=generator)
@@ -42,81 +47,141 @@ def rotated(points: Tensor, about: str, generator: torch.Generator) -> Tensor:
                 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
                 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]  # fmt: skip
         return points @ torch.stack(rows, 1).view(-1, 3, 3).mT
-    raise ValueError(f"about is {about!r}, wanted 'z' or 'so3'")
+    raise ValueError(f"about is {about!r}, wanted 'x', 'y', 'z' or 'so3'")
 
 
-def modelnet40c(name: str, severity: int, num_shapes: int) -> Tensor | None:
-    """Read the published file of a corruption; None where there is none.
+def check_up(clouds: Clouds, up: str | None = None) -> str:
+    """Return the axis of clouds that points up, after a comparison with what is known of them.
 
-    Returns:
-        ``(num_shapes, N', 3)`` float32, in the order of ModelNet40's test split.
+    Args:
+        clouds: a data set.
+        up: the axis that the caller believes to point up; None to look it up.
 
     Raises:
-        DataError: the file is damaged, or holds another number of shapes.
+        ValueError: ``up`` contradicts the clouds, or is not given and cannot be told from them.
     """
-    try:
-        path = find_folder("ModelNet40-C", FOLDERS, "modelnet40_c") / f"data_{name}_{severity}.npy"
-    except DataError:
-        return None
-    if not path.is_file():
-        return None
-    values = open_npy(path)
-    if values.ndim != 3 or values.shape[2] != 3 or values.dtype.kind != "f":
-        raise DataError(f"{path}: {values.dtype} {values.shape}; expected floats (S, N, 3)")
-    if len(values) != num_shapes:
-        raise DataError(f"{path}: {len(values):,} shapes; expected {num_shapes:,}")
-    check_points(values.reshape(-1, 3), path)
-    return torch.from_numpy(values.astype("f4"))
+    known = (axis for name, axis in KNOWN_UP.items() if clouds.name.startswith(name))
+    found = next(known, None) or up_axis(clouds)
+    if up is None and found is None:
+        raise ValueError(f"cannot tell which axis of {clouds.name} points up: pass up='y' or 'z'")
+    if up is not None and found is not None and up != found:
+        raise ValueError(f"up is {up!r}, but in {clouds.name} the axis {found} points up")
+    return up or str(found)
+
+
+def _accuracy(predict: Predict, clouds: Clouds, points: Tensor | None = None) -> float:
+    """Measure the accuracy on clouds, or on altered ``points`` with the labels of the clouds."""
+    if clouds.labels is None:
+        raise ValueError(f"{clouds.name} has no labels to test on")
+    predicted = predict(clouds.points if points is None else points)
+    return predicted.eq(clouds.labels).double().mean().item()
 
 
 def robustness(
-    predict: Callable[[Tensor], Tensor],
+    predict: Predict,
     test: Clouds,
     seed: int,
-    severities: tuple[int, ...] = (1, 2, 3, 4, 5),
+    severities: Iterable[int] = (1, 2, 3, 4, 5),
+    up: str | None = None,
 ) -> dict[str, float]:
-    """Measure the accuracy of a classifier on altered test clouds.
+    """Measure the accuracy of a classifier on test clouds altered by `evaluation.corruptions`.
 
     Args:
         predict: maps clouds ``(S, N', 3)`` of any N' to classes ``(S,)`` int64.
-        test: the labelled clean test clouds. For all of ModelNet40's the files of ModelNet40-C are
-            read if present; otherwise `evaluation.corruptions` are applied.
+        test: the labelled clean test clouds.
         seed: of everything random; use one seed for all classifiers that are compared.
         severities: of the corruptions, 1 to 5.
+        up: see `check_up`.
 
     Returns:
-        Accuracies, 0 to 1: ``clean``; ``<corruption>_<severity>``; ``points_<n>``, n random points
-        of each cloud; ``rotated_z`` and ``rotated_so3``. ``files`` is the share of corruptions that
-        was read from files.
+        Accuracies, 0 to 1: ``clean``; ``clean_in_box``, clean clouds in the frame of most
+        corruptions (`corruptions.fit_box`); ``<corruption>_<severity>``; ``points_<n>``, n random
+        points of each cloud; ``rotated_z``, rotated about the axis that points up, whatever its
+        name in this data set; ``rotated_so3``.
     """
-
-    labels = test.labels
-    if labels is None:
-        raise ValueError(f"{test.name} has no labels to test on")
-
-    def accuracy(points: Tensor) -> float:
-        return predict(points).eq(labels).double().mean().item()
-
-    result = {"clean": accuracy(test.points)}
-    from_files = 0
+    up = check_up(test, up)
+    result = {"clean": _accuracy(predict, test)}
+    result["clean_in_box"] = _accuracy(predict, test, fit_box(test.points))
     for name in CORRUPTIONS:
         for severity in severities:
             generator = named_generator(seed, "robustness", name, severity)
-            public = test.name == "modelnet40" and len(test) == 2468
-            clouds = modelnet40c(name, severity, len(test)) if public else None
-            from_files += clouds is not None
-            if clouds is None:
-                parts = test.points.split(64)
-                clouds = torch.cat([corrupt(part, name, severity, generator) for part in parts])
-            result[f"{name}_{severity}"] = accuracy(clouds)
+            parts = [corrupt(p, name, severity, generator, up) for p in test.points.split(64)]
+            result[f"{name}_{severity}"] = _accuracy(predict, test, torch.cat(parts))
     for count in POINTS:
         generator = named_generator(seed, "robustness", "points", count)
-        subset = _subset(test.points, count, generator)
-        result[f"points_{count}"] = accuracy(normalize(subset))
-    for about in ("z", "so3"):
-        generator = named_generator(seed, "robustness", about)
-        result[f"rotated_{about}"] = accuracy(rotated(test.points, about, generator))
-    return result | {"files": from_files / (len(CORRUPTIONS) * len(severities))}
+        points = normalize(subset(test.points, count, generator))
+        result[f"points_{count}"] = _accuracy(predict, test, points)
+    for key, about in (("z", up), ("so3", "so3")):
+        generator = named_generator(seed, "robustness", key)
+        points = rotated(test.points, about, generator)
+        result[f"rotated_{key}"] = _accuracy(predict, test, points)
+    return result
+
+
+def modelnet40_c(
+    predict: Predict, test: Clouds, severities: Iterable[int] = (1, 2, 3, 4, 5)
+) -> dict[str, float]:
+    """Measure the accuracy of a classifier on the published files of ModelNet40-C.
+
+    The files are scored against their own ``label.npy``. Two checks refuse files that cannot fit
+    the classifier: the axis that points up is that of ``test``, and on the mildest corruptions the
+    classifier reaches half of its clean accuracy.
+
+    Args:
+        predict: maps clouds ``(S, N', 3)`` of any N' to classes ``(S,)`` int64.
+        test: clean test clouds of ModelNet40, of the copy that the classifier was trained on.
+        severities: 1 to 5.
+
+    Returns:
+        Accuracies, 0 to 1, as ``<corruption>_<severity>``.
+
+    Raises:
+        DataError: the files are missing, incomplete or damaged, or a check fails.
+    """
+    root = locate()
+    severities = tuple(severities)
+    mild = [(name, 1) for name in MILD]
+    rest = [(n, s) for n in CORRUPTIONS for s in severities if (n, s) not in mild]
+    present = corruption_files(root)
+    if absent := [f"data_{n}_{s}.npy" for n, s in mild + rest if s not in present.get(n, ())]:
+        raise DataError(
+            f"{root}: {len(absent)} files are missing, the first is {absent[0]}: unpack "
+            "ModelNet40-C again"
+        )
+
+    def score(pairs: list[tuple[str, int]]) -> dict[str, float]:
+        clouds = ((f"{n}_{s}", read_modelnet40_c(root, n, s)) for n, s in pairs)
+        return {key: _accuracy(predict, part) for key, part in clouds}
+
+    _check_fit(root, test)
+    result = score(mild)
+    clean, best = _accuracy(predict, test), max(result.values())
+    if best < clean / 2:
+        raise DataError(
+            f"{root}: the classifier is right on {clean:.0%} of the clean clouds and on at most "
+            f"{best:.0%} of {', '.join(MILD)} at severity 1, which are hardly harder: label.npy "
+            "does not belong to these clouds, or the classifier was trained on shapes in another "
+            "pose. Train and test it on ModelNet40 as in modelnet40_ply_hdf5_2048"
+        )
+    result |= score(rest)
+    return {key: value for key, value in result.items() if int(key[-1]) in severities}
+
+
+def _check_fit(root: Path, test: Clouds) -> None:
+    """Raise a DataError where classes or up axis of ModelNet40-C differ from the test clouds."""
+    clouds = read_modelnet40_c(root, MILD[0], 1)
+    if clouds.classes != test.classes:
+        raise DataError(
+            f"{root}: the classes of ModelNet40-C are not the {len(test.classes)} classes of "
+            f"{test.name}: test a classifier that was trained on ModelNet40"
+        )
+    files, own = up_axis(clouds), check_up(test)
+    if files != own:
+        raise DataError(
+            f"{root}: airplanes (by label.npy) are lowest along {files}, in {test.name} {own} "
+            "points up: label.npy does not belong to these clouds, or the axes differ. Train and "
+            "test on a copy with the axes of ModelNet40-C, modelnet40_ply_hdf5_2048"
+        )
 
 
 def summary(accuracies: dict[str, float]) -> dict[str, float]:

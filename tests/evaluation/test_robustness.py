@@ -1,6 +1,6 @@
-"""Corruptions do what they say; robustness is measured over the true number of shapes."""
+"""`evaluation.robustness`: accuracy over the true number of shapes, against the right labels."""
 
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,139 +8,39 @@ import torch
 
 from serplib.data import DataError, common, load
 from serplib.data.common import Clouds
-from serplib.evaluation import corruptions, robustness
-from serplib.evaluation.corruptions import CORRUPTIONS, corrupt
-from serplib.geometry import chamfer_l2, squared_distances
+from serplib.data.modelnet import CLASSES
+from serplib.evaluation import robustness
+from serplib.evaluation.corruptions import CORRUPTIONS, fit_box, swap_up
+from serplib.geometry import squared_distances
 from serplib.seeding import named_generator
 
-CLOUDS = load("objects", "test", 8).points  # (8, 1024, 3)
-SIZES = {  # points left of 1,024 at severity 1 and 5, where their number changes
-    "background": (1024 + 22, 1024 + 51), "upsampling": (1024 + 204, 2048),
-    "cutout": (1024 - 60, 1024 - 300), "density": (1024 - 75, 1024 - 375),
-    "density_inc": (512, 512), "lidar": (768, 768),
-}  # fmt: skip
+CLOUDS = load("objects", "test", 8).points  # (8, 1024, 3), z up
+CHANGED_SIZES = ("background", "upsampling", "cutout", "density", "lidar")
 
 
-def made(name, severity=3, clouds=CLOUDS):
-    return corrupt(clouds, name, severity, named_generator(0, name, severity))
+# ---- rotations ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CORRUPTIONS)
-def test_every_corruption_is_finite_seeded_and_of_its_size(name):
-    for severity, size in zip((1, 5), SIZES.get(name, (1024, 1024)), strict=True):
-        out = made(name, severity)
-        assert out.shape == (8, size, 3) and out.dtype == torch.float32 and out.isfinite().all()
-        assert torch.equal(out, made(name, severity))
-        assert out.norm(dim=-1).amax() < 1.75  # of the cube's corners, at most
-        assert chamfer_l2(out, CLOUDS, "none").min() > 1e-6  # no cloud is left as it was
-    assert not torch.equal(made(name, 5), corrupt(CLOUDS, name, 5, named_generator(1)))
-
-
-@pytest.mark.parametrize("name", [n for n in CORRUPTIONS if n not in ("occlusion", "lidar")])
-def test_a_higher_severity_is_farther_from_clean(name):
-    """Of occlusion and lidar, severity is a side and no strength."""
-    distance = [float(chamfer_l2(made(name, severity), CLOUDS)) for severity in (1, 3, 5)]
-    if name == "density_inc":  # it thins by half, at every severity
-        return
-    assert distance[0] < distance[1] < distance[2], distance
-
-
-def test_there_are_fifteen_in_three_groups():
-    assert len(CORRUPTIONS) == 15 == sum(robustness.GROUPS.values())
-    assert list(CORRUPTIONS)[:2] == ["occlusion", "lidar"]
-    assert list(CORRUPTIONS)[5:10] == ["uniform", "gaussian", "impulse", "upsampling", "background"]
-
-
-def test_noise_has_the_stated_size():
-    points = torch.zeros(4, 1024, 3)
-    points[:, 0], points[:, 1] = torch.tensor([1.0, 0, 0]), torch.tensor([-1.0, 0, 0])
-    noise = corrupt(points, "gaussian", 5, named_generator(0))[:, 2:]
-    assert noise.std() == pytest.approx(0.03, rel=0.05)
-    hit = (made("impulse", 5) - made("impulse", 5)).abs().sum()  # seeded
-    assert hit == 0
-    moved = corrupt(points, "impulse", 5, named_generator(0))
-    share = (moved - moved.median(1, keepdim=True).values).abs().amax(-1)[:, 2:] > 0.05
-    assert share.float().mean() == pytest.approx(1024 // 10 / 1024, abs=0.01)
-
-
-def test_rotations_are_rotations():
-    for matrix in (corruptions.rotation_matrix(torch.randn(5, 3, generator=named_generator(1))),):
-        eye = torch.eye(3).expand(5, 3, 3)
-        torch.testing.assert_close(matrix @ matrix.mT, eye, rtol=0, atol=1e-6)
-        torch.testing.assert_close(torch.linalg.det(matrix), torch.ones(5))
-    quarter = corruptions.rotation_matrix(torch.tensor([[0, 0, math.pi / 2]]))[0]
-    torch.testing.assert_close(quarter @ torch.tensor([1.0, 0, 0]), torch.tensor([0, 1.0, 0]))
-    for about in ("z", "so3"):
+def test_rotations_keep_distances_and_their_axis():
+    for about in ("x", "y", "z", "so3"):
         out = robustness.rotated(CLOUDS, about, named_generator(2))
         torch.testing.assert_close(squared_distances(out, out), squared_distances(CLOUDS, CLOUDS),
                                    rtol=0, atol=1e-5)  # fmt: skip
-        assert torch.allclose(out[..., 2], CLOUDS[..., 2], atol=1e-6) is (about == "z")
-    with pytest.raises(ValueError, match="about is 'y', wanted 'z' or 'so3'"):
-        robustness.rotated(CLOUDS, "y", named_generator(0))
+        kept = [bool(torch.allclose(out[..., i], CLOUDS[..., i], atol=1e-6)) for i in range(3)]
+        assert kept == [about == axis for axis in "xyz"]
+    with pytest.raises(ValueError, match="about is 'up', wanted 'x', 'y', 'z' or 'so3'"):
+        robustness.rotated(CLOUDS, "up", named_generator(0))
 
 
-def test_so3_is_even():
-    """Images of one vector are even on the sphere: mean 0, covariance a third of the identity."""
+def test_so3_is_uniform():
+    """Images of one vector are uniform on the sphere: mean 0, covariance a third of identity."""
     one = torch.tensor([[[1.0, 0, 0]]]).expand(4000, 1, 3)
     out = robustness.rotated(one, "so3", named_generator(0))[:, 0]
     assert out.mean(0).abs().max() < 0.04
     torch.testing.assert_close(out.T @ out / 4000, torch.eye(3) / 3, rtol=0, atol=0.03)
 
 
-def test_free_form_deformation_keeps_what_is_not_moved(monkeypatch):
-    """Bernstein polynomials sum to one: control points moved alike move every point alike."""
-    monkeypatch.setattr(corruptions, "normalize", lambda points: points)
-    monkeypatch.setattr(
-        corruptions, "_uniform", lambda generator, *shape, low, high: torch.full(shape, high)
-    )
-    out = corruptions.distortion(CLOUDS, 2, None)
-    torch.testing.assert_close(out - CLOUDS, torch.full_like(CLOUDS, 0.4), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("power", [0.5, -0.5])
-def test_splines_pass_through_the_control_points(power, monkeypatch):
-    monkeypatch.setattr(corruptions, "normalize", lambda points: points)
-    axis = torch.linspace(-1, 1, 5)
-    grid = torch.cartesian_prod(axis, axis, axis)[None]
-    out = corruptions._splines(grid, 4, named_generator(0), power)
-    step = (out - grid).norm(dim=-1)
-    torch.testing.assert_close(step, torch.full_like(step, 0.1), rtol=0, atol=1e-5)
-
-
-def test_of_a_sphere_the_near_half_is_seen():
-    sphere = torch.randn(5, 2048, 3, generator=named_generator(0))
-    sphere = sphere / sphere.norm(dim=-1, keepdim=True)
-    sides = []
-    for severity in (1, 2, 3, 4, 5):
-        camera, visible = corruptions._visible(sphere, severity, named_generator(severity))
-        near = camera[..., 1] < 0
-        assert visible[camera[..., 1] < -0.3].float().mean() > 0.95
-        assert visible[camera[..., 1] > 0.3].float().mean() < 0.1
-        assert (visible == near).float().mean() > 0.85
-        sides.append((sphere * visible[..., None]).mean(1))  # (5, 3) where the seen half lies
-    sides = torch.stack(sides)  # (severities, clouds, 3)
-    assert (sides[..., 2] > 0.05).all()  # always from above
-    ahead = torch.atan2(sides[..., 1], sides[..., 0])
-    apart = (ahead[:, None] - ahead[None]).abs() % (2 * math.pi)
-    assert (apart[0, 2] > 0.5).all()  # and from another side
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("fog", 1), "corruption is 'fog', wanted one of occlusion"),
-        (("uniform", 0), "severity is 0, wanted 1 to 5"),
-        (("uniform", 6), "severity is 6"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, words):
-    with pytest.raises(ValueError, match=words):
-        corrupt(CLOUDS, *arguments, named_generator(0))
-    with pytest.raises(ValueError, match="clouds of 100 points, wanted 520 or more"):
-        corrupt(CLOUDS[:, :100], "uniform", 1, named_generator(0))
-
-
-# ---- the measurement ----
+# ---- our own corruptions -----------------------------------------------------------------------
 
 
 def by_size(points):
@@ -148,60 +48,218 @@ def by_size(points):
     return torch.full((len(points),), int(points.shape[1] != 1024))
 
 
+def labelled(points, name="objects", classes=("a", "b")):
+    return Clouds(name, "test", points, torch.zeros(len(points), dtype=torch.long), classes, "0")
+
+
 def test_robustness_is_accuracy_over_all_shapes():
-    test = Clouds("objects", "test", CLOUDS, torch.zeros(8, dtype=torch.long), ("a", "b"), "0")
-    found = robustness.robustness(by_size, test, 0, (1,))
+    found = robustness.robustness(by_size, labelled(CLOUDS), 0, (1,))
     assert found["clean"] == 1 and found["points_64"] == 0 and found["rotated_so3"] == 1
     for name in CORRUPTIONS:
-        assert found[f"{name}_1"] == float(name not in SIZES)
-    assert len(found) == 1 + 15 + 4 + 2 + 1 and found["files"] == 0
+        assert found[f"{name}_1"] == float(name not in CHANGED_SIZES)
+    assert len(found) == 2 + 15 + 4 + 2
+    assert sum(robustness.GROUPS.values()) == len(CORRUPTIONS)
     means = robustness.summary(found)
     assert means == pytest.approx(
-        {"density": 1 / 5, "noise": 3 / 5, "transformation": 1, "corrupted": (0.2 + 0.6 + 1) / 3}
+        {"density": 2 / 5, "noise": 3 / 5, "transformation": 1, "corrupted": (0.4 + 0.6 + 1) / 3}
     )
+    with pytest.raises(ValueError, match="objects has no labels"):
+        robustness.robustness(by_size, replace(labelled(CLOUDS), labels=None), 0)
+
+
+def test_the_frame_has_a_figure_of_its_own():
+    """A classifier that looks at nothing but the frame: the clean clouds, moved into the box."""
+
+    def in_box(points):
+        return torch.isclose((points.amax(1) - points.amin(1)).amax(1), torch.tensor(2.0)).long()
+
+    found = robustness.robustness(in_box, labelled(CLOUDS), 0, (1,))
+    assert found["clean"] == found["gaussian_1"] == 1
+    assert found["clean_in_box"] == found["uniform_1"] == found["rotation_1"] == 0
+
+
+def test_rotations_are_about_the_axis_that_points_up():
+    """A classifier that knows each shape by its heights is right if these are kept."""
+
+    for up in ("y", "z"):
+        axis = "xyz".index(up)
+        clouds = CLOUDS if up == "z" else swap_up(CLOUDS)
+        known = clouds[..., axis].sort(1).values
+
+        def same(points, axis=axis, known=known):
+            if points.shape != CLOUDS.shape:
+                return torch.ones(len(points), dtype=torch.long)
+            return ((points[..., axis].sort(1).values - known).abs().amax(1) > 1e-5).long()
+
+        found = robustness.robustness(same, labelled(clouds, "somewhere"), 0, (1,), up=up)
+        assert found["rotated_z"] == 1 and found["rotated_so3"] == 0
+
+
+def planes(up, count=10, name="modelnet40"):
+    """Clouds whose class 0 is an airplane, flat along the axis that points up."""
+    points = torch.randn(count, 256, 3, generator=named_generator("planes"))
+    points[..., "xyz".index(up)] *= 0.2
+    labels = torch.arange(count) % 2
+    return Clouds(name, "test", points, labels, ("airplane", "bed"), "0")
+
+
+def test_the_axis_that_points_up_is_measured_and_compared():
+    for up in ("y", "z"):
+        assert robustness.check_up(planes(up)) == up == robustness.check_up(planes(up), up)
+    with pytest.raises(ValueError, match="up is 'z', but in modelnet40 the axis y points up"):
+        robustness.robustness(by_size, planes("y"), 0, (1,), up="z")
+    assert robustness.check_up(labelled(CLOUDS)) == "z"
+    assert robustness.check_up(labelled(CLOUDS, "scanobjectnn_obj_bg")) == "y"
+    with pytest.raises(ValueError, match="cannot tell which axis of chairs points up: pass up="):
+        robustness.check_up(labelled(CLOUDS, "chairs"))
+    assert robustness.check_up(labelled(CLOUDS, "chairs"), "y") == "y"
+
+
+def test_built_in_shapes_have_the_axis_that_is_assumed():
+    clouds = load("objects", "test", 90, 256)
+    assert robustness.up_axis(clouds) == robustness.check_up(clouds) == "z"
+
+
+# ---- the published files -----------------------------------------------------------------------
+
+
+def shape_of(label, generator):
+    """A box whose three sides tell its class; class 0 is low, so that it can be an airplane."""
+    sides = torch.rand(3, generator=named_generator("sides", label))
+    if label == 0:
+        sides = torch.tensor([0.9, 0.15, 0.7])
+    points = (torch.rand(256, 3, generator=generator) * 2 - 1) * (0.2 + 0.8 * sides)
+    return common.normalize(points)
+
+
+LABELS = torch.arange(80) % 40
+
+
+def made_clouds(labels, seed):
+    generator = named_generator("shapes", seed)
+    return torch.stack([shape_of(int(label), generator) for label in labels])
+
+
+def classify(points):
+    """A nearest-mean classifier on the extents of clouds, whatever their scale."""
+
+    def extents(clouds):
+        sides = torch.quantile(clouds, 0.98, dim=1) - torch.quantile(clouds, 0.02, dim=1)
+        return sides / sides.norm(dim=1, keepdim=True)
+
+    means = extents(made_clouds(torch.arange(40), "means"))
+    return torch.cdist(extents(points), means).argmin(1)
 
 
 @pytest.fixture
 def files(tmp_path, monkeypatch):
+    """A complete ModelNet40-C of 80 shapes in an order of its own; y up; clouds of noise."""
     monkeypatch.setenv("SERP_DATA", str(tmp_path))
     monkeypatch.setattr(common, "DATASETS", tmp_path / "datasets")
     folder = tmp_path / "modelnet40_c"
     folder.mkdir()
+    order = torch.randperm(80, generator=named_generator("order"))
+    labels = LABELS[order]
+    np.save(folder / "label.npy", labels.numpy()[:, None])
+    for number, name in enumerate(CORRUPTIONS):
+        clouds = made_clouds(labels, f"file {number}")
+        if name == "lidar":
+            clouds = fit_box(clouds)[:, :192]
+        np.save(folder / f"data_{name}_1.npy", clouds.numpy())
     return folder
 
 
-def test_files_of_modelnet40_c_are_read_where_they_are(files):
-    values = np.random.default_rng(0).normal(size=(5, 700, 3))
-    np.save(files / "data_cutout_2.npy", values)
-    assert robustness.modelnet40c("cutout", 3, 5) is None
-    read = robustness.modelnet40c("cutout", 2, 5)
-    assert read.shape == (5, 700, 3) and read.dtype == torch.float32
-    np.testing.assert_allclose(read, values, rtol=1e-6)
+def clean(up="y"):
+    points = made_clouds(LABELS, "clean")
+    return Clouds("modelnet40", "test", points if up == "y" else swap_up(points), LABELS, CLASSES,
+                  "0")  # fmt: skip
 
 
-def test_the_public_files_stand_in_for_ours(files, monkeypatch):
-    """2,468 shapes named modelnet40, and a file: it is read; other sets never read it."""
-    np.save(files / "data_uniform_1.npy", np.ones((2468, 600, 3), "f4") * np.arange(600)[:, None])
-    points = CLOUDS[:1].expand(2468, -1, -1)
-    test = Clouds("modelnet40", "test", points, torch.zeros(2468).long(), ("a", "b"), "0")
-    monkeypatch.setattr(robustness, "CORRUPTIONS", {"uniform": CORRUPTIONS["uniform"]})
-    assert robustness.robustness(by_size, test, 0, (1,))["uniform_1"] == 0  # 600 points: the file
-    assert robustness.robustness(by_size, test, 0, (1,))["files"] == 1
-    other = Clouds("objects", "test", CLOUDS, torch.zeros(8).long(), ("a", "b"), "0")
-    assert robustness.robustness(by_size, other, 0, (1,))["uniform_1"] == 1
+def test_published_files_are_scored_against_their_own_labels(files):
+    """The labels of another copy, in another order, would give chance."""
+    test = clean()
+    right = classify(test.points).eq(test.labels).double().mean().item()
+    assert right > 0.5
+    found = robustness.modelnet40_c(classify, test, (1,))
+    assert set(found) == {f"{name}_1" for name in CORRUPTIONS}
+    for name in CORRUPTIONS:
+        points = torch.from_numpy(np.load(files / f"data_{name}_1.npy"))
+        labels = torch.from_numpy(np.load(files / "label.npy"))[:, 0]
+        expected = classify(points).eq(labels).double().mean().item()
+        assert found[f"{name}_1"] == expected > 0.5 * right
+        assert classify(points).eq(test.labels).double().mean() < 0.2  # joined by position
+    assert robustness.summary(found)["corrupted"] > 0.5 * right
 
 
-@pytest.mark.parametrize(
-    ("values", "words"),
-    [
-        (np.ones((4, 10, 3), "f4"), "4 shapes; expected 5"),
-        (np.ones((5, 10, 2), "f4"), r"expected floats \(S, N, 3\)"),
-        (np.ones((5, 10, 3), "i4"), "expected floats"),
-        (np.full((5, 10, 3), np.nan), "NaN"),
-        (np.array([{}], object), "not a plain"),
-    ],
-)
-def test_damaged_files_are_named(values, words, files):
-    np.save(files / "data_lidar_1.npy", values, allow_pickle=True)
-    with pytest.raises(DataError, match=rf"data_lidar_1\.npy.*{words}"):
-        robustness.modelnet40c("lidar", 1, 5)
+def test_our_corruptions_do_not_read_the_files(files):
+    """Figures of the files stand apart from those of our own corruptions."""
+    test = replace(clean(), points=clean().points[:6], labels=LABELS[:6])
+    before = robustness.robustness(classify, test, 0, (1,))
+    for file in files.glob("*.npy"):
+        file.unlink()
+    assert robustness.robustness(classify, test, 0, (1,)) == before
+
+
+def test_a_missing_label_file_is_refused(files):
+    (files / "label.npy").unlink()
+    with pytest.raises(DataError, match=r"label\.npy: file not found"):
+        robustness.modelnet40_c(classify, clean(), (1,))
+
+
+def test_labels_of_another_length_are_refused(files):
+    np.save(files / "label.npy", LABELS.numpy()[:79])
+    with pytest.raises(DataError, match=r"80 clouds, but label\.npy has 79"):
+        robustness.modelnet40_c(classify, clean(), (1,))
+
+
+def test_a_missing_file_is_refused(files):
+    (files / "data_lidar_1.npy").unlink()
+    with pytest.raises(DataError, match=r"1 files are missing, the first is data_lidar_1\.npy"):
+        robustness.modelnet40_c(classify, clean(), (1,))
+    (files / "data_shear_1.npy").rename(files / "data_shear_2.npy")
+    with pytest.raises(DataError, match="2 files are missing"):
+        robustness.modelnet40_c(classify, clean(), (1,))
+
+
+def test_labels_in_another_order_are_refused(files):
+    """Airplanes keep their label, so that the axis check alone would pass."""
+    labels = np.load(files / "label.npy")[:, 0]
+    mixed = labels.copy()
+    mixed[labels > 0] = 1 + (labels[labels > 0] + 7) % 39
+    np.save(files / "label.npy", mixed)
+    with pytest.raises(DataError, match=r"on at most \d+% of gaussian.*label.npy does not belong"):
+        robustness.modelnet40_c(classify, clean(), (1,))
+
+
+def test_another_axis_is_refused(files):
+    def with_z_up(points):
+        return classify(swap_up(points))
+
+    assert with_z_up(clean("z").points).eq(LABELS).double().mean() > 0.5
+    with pytest.raises(DataError, match="lowest along y, in modelnet40 z points up"):
+        robustness.modelnet40_c(with_z_up, clean("z"), (1,))
+
+
+def test_a_classifier_in_another_pose_is_refused(files):
+    """The axis is the same, but shapes face another way than the classifier has learnt."""
+
+    def about_face(points):
+        return classify(points[..., [2, 1, 0]])
+
+    test = replace(clean(), points=clean().points[..., [2, 1, 0]])
+    assert about_face(test.points).eq(LABELS).double().mean() > 0.5
+    with pytest.raises(DataError, match="trained on shapes in another pose"):
+        robustness.modelnet40_c(about_face, test, (1,))
+
+
+def test_other_classes_are_refused(files):
+    test = replace(clean(), classes=CLASSES[:10], labels=LABELS % 10)
+    with pytest.raises(DataError, match="not the 10 classes of modelnet40"):
+        robustness.modelnet40_c(classify, test, (1,))
+
+
+def test_without_the_set_there_is_a_remedy(tmp_path, monkeypatch):
+    monkeypatch.delenv("SERP_DATA", raising=False)
+    monkeypatch.setattr(common, "DATASETS", tmp_path)
+    with pytest.raises(DataError, match="ModelNet40-C not found"):
+        robustness.modelnet40_c(classify, clean(), (1,))
