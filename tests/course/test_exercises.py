@@ -25,14 +25,15 @@ for path in sorted(Path(__file__).parent.glob("planted_*.py")):  # one module a 
 
 
 def exercises_found():
-    """Name of each exercise in the notebooks to the code of its folded solution and of its stub."""
+    """Name of each exercise to the code of its solution and of its stub, and to its statement."""
     found = {}
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         for cell, following in pairwise(cells):
             for solution in FOLD.findall(cell.source):
                 name = re.search(r"exercises\.(\w+)\(", following.source)[1]
-                found[name] = solution, following.source
+                statement = cell.source.split("<details>")[0] + following.source
+                found[name] = solution, following.source, statement
     return found
 
 
@@ -79,11 +80,36 @@ def test_every_exercise_has_wrong_and_right_answers():
 @pytest.mark.parametrize("name", EXERCISES)
 def test_the_stub_is_the_solution_without_its_body(name):
     """The stub cell holds the solution's signature, the line that raises, and the check."""
-    answer, stub = (ast.parse(code).body for code in EXERCISES[name])
+    answer, stub = (ast.parse(code).body for code in EXERCISES[name][:2])
     assert len(answer) == 1 and len(stub) == 2
     answer[0].body = ast.parse("raise NotImplementedError").body
     assert ast.dump(stub[0]) == ast.dump(answer[0])
     assert ast.unparse(stub[1]) == f"exercises.{name}({name})"
+
+
+STATED = {  # what a checker enforces beside the value
+    "touched_share": ["leaves its arguments unchanged", "however small"],
+    "same_set": ["exactly equal"],
+    "encoder_input": ["gradient must reach"],
+    "chamfer_gradient": ["without autograd", "without a loop over points"],
+    "critical_points": ["bool"],
+    "split_layer": ["multiplications", "gradient must reach"],
+    "weighted_cross_entropy": ["without `F.cross_entropy`", "`F.nll_loss`", "must stay finite"],
+    "post_norm_block": ["gradient must reach"],
+    "pair_head": ["without `conv1d`", "gradient must reach"],
+    "vq_terms": ["gradients"],
+    "ema_codes": ["update `usage` and `token_sum` in place"],
+    "stratified": ["bool"],
+    "fair_gain": ["ValueError"],
+    "given_away": ["without a loop over patches"],
+    "kl_to_uniform": ["must stay finite"],
+    "seeds_needed": ["below"],
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_a_checker_enforces_is_stated(name):
+    assert [phrase for phrase in STATED[name] if phrase not in EXERCISES[name][2]] == []
 
 
 @pytest.mark.parametrize("name", EXERCISES)
