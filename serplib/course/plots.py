@@ -228,7 +228,9 @@ def _bar(axes, numbers: np.ndarray, name: str) -> None:
     )
     axes.set_yticks([])
     axes.set_xticks([low, (low + high) / 2, high])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:.2g}")
+    axes.xaxis.set_major_formatter(
+        lambda value, _: f"{value:.2g}" if abs(value) < 100 else f"{value:.0f}"
+    )
     axes.tick_params(labelsize=8, length=0, colors="#555555")
     axes.set_xlabel(name, fontsize=8, labelpad=1)
     axes.set_frame_on(False)

@@ -11,11 +11,11 @@ from serplib.experiments.tables import PUBLISHED, corrected
 NUMBER = re.compile(
     r"\d[\d,]*(?:\.\d+)?(?=\s*(?:%|per cent|nats|points? (?:of accuracy|better|worse)))|\d+\.\d+"
 )
-# Not results: code, formulas, and references to sections and figures.
+# Not results: code, formulas, addresses of links, and references to sections and figures.
 ASIDE = re.compile(
     r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`"
     r"|[Ss]ections? \d[\d.]*(?:(?:,| and| to) \d\.[\d.]*)*|\(\d\.\d(?:\.\d)?\)|[Ff]igure \d+\.\d+"
-    r"|\| \d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)* \|",
+    r"|\| \d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)* \||\]\(http[^)\s]*\)",
     re.DOTALL,
 )
 RESULTS_TABLE = re.compile(r"<!-- results .*?<!-- end of [^>]*>", re.DOTALL)
