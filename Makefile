@@ -15,7 +15,7 @@ SHELL := /bin/bash
 export GOMP_SPINCOUNT ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup course lab site bench growth bench-gpu lint test test-notebooks elsewhere notebooks lock clean
+.PHONY: help setup course lab site results bench growth bench-gpu lint test test-notebooks elsewhere notebooks lock clean
 
 help:  ## list the commands
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} \
@@ -45,6 +45,9 @@ site: setup  ## build the static pages in notebooks/site/_build/html; executes n
 	@echo "open notebooks/site/_build/html/index.html"
 
 ##@ Experiments (serp run list shows the suites)
+
+results: setup  ## write the tables of the results page from the committed records
+	$(BIN)/python -m serplib.experiments.report
 
 bench: setup  ## time operations and training steps beside their peers; needs an idle machine
 	$(BIN)/python tests/benchmarks/bench.py
