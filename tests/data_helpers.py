@@ -7,7 +7,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pytest
 
+from serplib.data import common
 from serplib.data.modelnet import CLASSES, CLASSES10
 from serplib.data.scanobjectnn import VARIANTS
 from serplib.data.shapenet import SYNSETS
@@ -29,6 +31,14 @@ CUBE = """OFF
 4 2 3 7 6
 4 3 0 4 7
 """
+
+
+@pytest.fixture
+def root(tmp_path, monkeypatch) -> Path:
+    """A folder of data sets where only what the test writes can be found."""
+    monkeypatch.setenv("SERP_DATA", str(tmp_path))
+    monkeypatch.setattr(common, "DATASETS", tmp_path / "datasets")
+    return tmp_path
 
 
 def cloud(num_points: int, seed: int, dtype: str = "f4") -> np.ndarray:

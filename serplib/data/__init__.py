@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 from serplib.data import modelnet, scanobjectnn, shapenet
 from serplib.data.common import Clouds, DataError, normalize
-from serplib.data.prepare import Source, prepare, remedy
+from serplib.data.prepare import Source, prepare_clouds, remedy, repeated_points
 
 BUILT_IN = ("objects", "procedural")
 NAMES = (*BUILT_IN, "modelnet40", "shapenet55", *scanobjectnn.VARIANTS)
@@ -29,7 +31,8 @@ def load(
 
     Returns:
         Clouds with ``points`` ``(S, num_points, 3)`` float32 and ``labels`` ``(S,)`` int64, or None
-        for the procedural shapes, which have no categories.
+        for the procedural shapes, which have no categories. A warning tells where clouds have
+        fewer distinct points than ``num_points``.
 
     Raises:
         DataError: the name or split is unknown, or the set is missing, damaged or too small.
@@ -47,7 +50,10 @@ def load(
         make = shapes.objects_clouds if name == "objects" else shapes.procedural_clouds
         return make(split, num_shapes or BUILT_IN_SHAPES, num_points, seed)
     with remedy(name):
-        return prepare(open_split(name, split), split, num_shapes, num_points, seed)
+        clouds = prepare_clouds(open_split(name, split), split, num_shapes, num_points, seed)
+    if message := repeated_points(clouds):
+        warnings.warn(message, stacklevel=2)
+    return clouds
 
 
 def open_split(name: str, split: str) -> Source:

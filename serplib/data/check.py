@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import torch
 
-from serplib.data import BUILT_IN, NAMES, SPLITS, load, modelnet, open_split, scanobjectnn, shapenet
+from serplib.data import (
+    BUILT_IN,
+    NAMES,
+    SPLITS,
+    load,
+    modelnet,
+    modelnet40_c,
+    open_split,
+    scanobjectnn,
+    shapenet,
+)
 from serplib.data.common import Clouds, DataError
-from serplib.data.prepare import prepare, remedy
+from serplib.data.prepare import prepare_clouds, remedy, repeated_points
 
 _SCANNED = "academic research, on agreement to its terms"
 ABOUT = {  # name -> what it is, its licence
@@ -20,6 +30,10 @@ ABOUT = {  # name -> what it is, its licence
     "scanobjectnn_obj_bg": ("2,890 scanned objects in 15 categories, with background", _SCANNED),
     "scanobjectnn_obj_only": ("the same objects, without background", _SCANNED),
     "scanobjectnn_pb_t50_rs": ("14,298 of them, moved, rotated, scaled and cropped", _SCANNED),
+    "modelnet40_c": (
+        "ModelNet40's test shapes under 15 corruptions, to measure robustness on",
+        "academic research only",
+    ),
 }
 # Shapes of each split: the official number first, then those of common copies.
 COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
@@ -30,6 +44,7 @@ COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
     "scanobjectnn_obj_only": {"train": (2309,), "test": (581,)},
     "scanobjectnn_pb_t50_rs": {"train": (11416,), "test": (2882,)},
 }
+_HOMES = {"modelnet40": modelnet, "shapenet55": shapenet, modelnet40_c.NAME: modelnet40_c}
 TOLERANCE = 1e-3  # unit-sphere radii; built-in shapes lie on a grid of step 2^-11
 
 
@@ -37,19 +52,18 @@ def describe() -> list[dict[str, object]]:
     """Describe the data sets, for a table.
 
     Returns:
-        For each of ``NAMES`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
+        For each of ``ABOUT`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
         and ``where`` (text: a folder, or what to do where there is none).
     """
     rows = []
-    for name in NAMES:
+    for name, (what, licence) in ABOUT.items():
         found, where = True, "made when asked for"
         if name not in BUILT_IN:
-            home = {"modelnet40": modelnet, "shapenet55": shapenet}.get(name, scanobjectnn)
             try:
-                where = str(home.locate())
+                with remedy(name):
+                    where = str(_HOMES.get(name, scanobjectnn).locate())
             except DataError as error:
                 found, where = False, str(error)
-        what, licence = ABOUT[name]
         row = {"name": name, "what": what, "licence": licence, "found": found, "where": where}
         rows.append(row)
     return rows
@@ -62,7 +76,7 @@ def check(name: str) -> list[str]:
     or a tree of meshes takes minutes.
 
     Args:
-        name: one of ``NAMES``.
+        name: one of ``ABOUT``.
 
     Returns:
         Facts, a line each: the folder and layout; for each split its counts, labels, range of
@@ -71,12 +85,14 @@ def check(name: str) -> list[str]:
     Raises:
         DataError: the set is unknown, missing or damaged, or holds another number of shapes.
     """
+    if name == modelnet40_c.NAME:
+        return _check_modelnet40_c()
     facts: list[str] = []
     for split in SPLITS:
         if name in NAMES and name not in BUILT_IN:
             with remedy(name):
                 source = open_split(name, split)
-                clouds = prepare(source, split, None, 1024, seed=0, fresh=True)
+                clouds = prepare_clouds(source, split, None, 1024, seed=0, fresh=True)
                 if not facts:
                     facts.append(f"{source.name}: {source.layout} layout in {source.root}")
                 facts += _facts(clouds)
@@ -110,6 +126,8 @@ def _facts(clouds: Clouds) -> list[str]:
     if centre > TOLERANCE or (radius - 1).abs().max() > TOLERANCE:
         raise DataError(f"{name}, {split}: clouds off the unit sphere")
     facts.append(f"{split}: all values finite, every cloud centred, its farthest point at radius 1")
+    if message := repeated_points(clouds):
+        facts.append(message)
     if clouds.labels is not None:
         count = torch.bincount(clouds.labels, minlength=len(clouds.classes))  # (classes,)
         if len(count) > len(clouds.classes) or (len(clouds) >= 1024 and count.min() == 0):
@@ -121,3 +139,26 @@ def _facts(clouds: Clouds) -> list[str]:
         if axis := up_axis(clouds):
             facts.append(f"{split}: airplanes are lowest along {axis}: up")
     return [*facts, f"{split}: sha256 {clouds.checksum}"]
+
+
+def _check_modelnet40_c() -> list[str]:
+    """Read every file of ModelNet40-C with its labels."""
+    root, wanted = modelnet40_c.locate(), modelnet40_c.NUM_SHAPES
+    labels, files = modelnet40_c.read_labels(root), modelnet40_c.corruption_files(root)
+    with remedy(modelnet40_c.NAME):
+        if len(labels) != wanted:
+            raise DataError(f"{root / 'label.npy'}: {len(labels):,} labels, expected {wanted:,}")
+        if not files:
+            raise DataError(f"{root}: holds no data_<corruption>_<severity>.npy")
+    facts = [f"{modelnet40_c.NAME}: npy layout in {root}, {len(labels):,} labels of its own"]
+    for name, severities in files.items():
+        sizes = []
+        for severity in severities:
+            clouds = modelnet40_c.read_modelnet40_c(root, name, severity)
+            sizes.append(clouds.points.shape[1])
+        given = ", ".join(map(str, severities))
+        facts.append(
+            f"{name}: severities {given}; {min(sizes):,} to {max(sizes):,} points; airplanes are "
+            f"lowest along {up_axis(clouds)}: up"
+        )
+    return facts

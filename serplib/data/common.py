@@ -101,10 +101,10 @@ def find_folder(title: str, names: Sequence[str], check: str) -> Path:
     places = [DATASETS] if given is None else [given, DATASETS]
     for place in places:
         for name in names:
-            if (place / name).is_dir():
+            if os.path.isdir(place / name):  # Path.is_dir() raises where it may not look
                 return place / name
     searched = " or ".join(str(place) for place in places)
-    wrong = f" SERP_DATA={given} is not a folder." if given and not given.is_dir() else ""
+    wrong = f" SERP_DATA={given} is not a folder." if given and not os.path.isdir(given) else ""
     raise DataError(
         f"{title} not found: no folder in {searched} is named {', '.join(names)}.{wrong} Put the "
         "set there as datasets/README.md shows, or set SERP_DATA to the folder that holds it, and "

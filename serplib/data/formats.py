@@ -7,6 +7,8 @@ follows a link out of it, and a declared size is compared with a limit before me
 from __future__ import annotations
 
 import io
+import itertools
+import json
 import re
 import tokenize
 from collections.abc import Callable, Sequence
@@ -29,6 +31,20 @@ _NPY_ERRORS = (
     *(OSError, ValueError, TypeError, EOFError, LookupError, OverflowError),
     *(SyntaxError, tokenize.TokenError, MemoryError, RecursionError),
 )
+
+
+def unreadable(path: str | Path, error: Exception, what: str) -> DataError:
+    """Return the DataError for a file that could not be read, with advice that fits its cause."""
+    reason = str(error)[:120]
+    if "unable to lock file" in str(error):
+        return DataError(
+            f"{path}: it is locked ({reason}). Close the program that writes it; on a file system "
+            "without locks, such as NFS, start Python with HDF5_USE_FILE_LOCKING=FALSE",
+            advised=True,
+        )
+    if isinstance(error, PermissionError):
+        return DataError(f"{path}: no permission to read it; ask its owner, or chmod it", True)
+    return DataError(f"{path}: {what} ({reason})")
 
 
 def check_points(points: np.ndarray, source: object) -> np.ndarray:
@@ -54,14 +70,13 @@ def read_text(path: Path) -> str:
         DataError: there is no such file, or it is empty or larger.
     """
     try:
-        size = path.stat().st_size if path.is_file() else -1
-        if size > MAX_TEXT:
+        if not path.is_file():
+            raise DataError(f"{path}: file not found")
+        if (size := path.stat().st_size) > MAX_TEXT:
             raise DataError(f"{path}: {size:,} bytes, more than the {MAX_TEXT:,} that are read")
-        text = path.read_text("latin-1") if size >= 0 else None
+        text = path.read_text("latin-1")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read ({error})") from None
-    if text is None:
-        raise DataError(f"{path}: file not found")
+        raise unreadable(path, error, "cannot be read") from None
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
     return text.removeprefix("\xef\xbb\xbf")  # the mark that some editors put before UTF-8
@@ -128,12 +143,12 @@ def read_xyz(path: Path) -> np.ndarray:
 
 def open_npy(path: Path) -> np.ndarray:
     """Map the array of a ``.npy`` file, of any shape and any type but objects."""
-    if not path.is_file():
-        raise DataError(f"{path}: file not found")
     try:  # mapped, so a header that promises more than the file holds costs nothing
+        if not path.is_file():
+            raise DataError(f"{path}: file not found")
         values = np.lib.format.open_memmap(path, mode="r")
     except _NPY_ERRORS as error:
-        raise DataError(f"{path}: not a plain .npy array ({str(error)[:120]})") from None
+        raise unreadable(path, error, "not a plain .npy array") from None
     if values.nbytes > MAX_BYTES:
         raise DataError(f"{path}: declares {values.nbytes:,} bytes, more than {MAX_BYTES:,}")
     return values
@@ -170,9 +185,9 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         ``(S, N, 3)`` in the file's float type, its values not checked yet; ``(S,)`` int64.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: file not found")
     try:
+        if not path.is_file():
+            raise DataError(f"{path}: file not found")
         with h5py.File(path, "r") as file:
             data, label = _h5_array(file, "data", path), _h5_array(file, "label", path)
             if data.dtype.kind != "f" or data.ndim != 3 or data.shape[2] != 3:
@@ -188,7 +203,7 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
                 raise DataError(f"{path}: holds no clouds")
             return data[:], label[:].reshape(-1).astype(np.int64)  # (S, N, 3), (S,)
     except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise DataError(f"{path}: not a readable h5 file ({str(error)[:120]})") from None
+        raise unreadable(path, error, "not a readable h5 file") from None
 
 
 def check_labels(labels: np.ndarray, num_classes: int, source: object) -> None:
@@ -198,14 +213,40 @@ def check_labels(labels: np.ndarray, num_classes: int, source: object) -> None:
         raise DataError(f"{source}: labels {low} to {high}; expected 0 to {num_classes - 1}")
 
 
+def check_names(file: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
+    """Compare labels with the names that some copies list beside an h5 file, shape by shape.
+
+    ``train0_id2name.json`` lists classes, ``ply_data_train_0_id2file.json`` files in their folders.
+
+    Raises:
+        DataError: a list has another length, or names another class for a shape.
+    """
+    stems = (file.stem, re.sub(r"(\d+)$", r"_\1", file.stem))
+    for stem, kind in itertools.product(stems, ("id2name", "id2file")):
+        path = file.with_name(f"{stem}_{kind}.json")
+        if not path.is_file():
+            continue
+        try:
+            listed = [re.split(r"[/\\]", name)[0] for name in json.loads(read_text(path))]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise DataError(f"{path}: not a list of names ({str(error)[:120]})") from None
+        if len(listed) != len(labels):
+            raise DataError(f"{path}: {len(listed):,} names, but {file.name} has {len(labels):,}")
+        for row, (name, label) in enumerate(zip(listed, labels.tolist())):
+            if name in classes and name != classes[label]:
+                raise DataError(
+                    f"{path}: shape {row} is {name!r}, but its label {label} is {classes[label]!r}"
+                )
+
+
 def read_h5_files(
-    files: Sequence[Path], num_classes: int
+    files: Sequence[Path], classes: Sequence[str]
 ) -> tuple[Callable[[int], tuple[str, np.ndarray]], Tensor]:
     """Read the h5 files of a split, one after the other.
 
     Args:
         files: in the order of the shapes.
-        num_classes: labels are from 0 to one less.
+        classes: names, in the order of the files' labels.
 
     Returns:
         A function that gives shape i as its origin and its points ``(N, 3)`` float64, checked when
@@ -214,7 +255,8 @@ def read_h5_files(
     rows, labels = [], []
     for file in files:
         data, label = read_h5(file)  # (S', N, 3), (S',)
-        check_labels(label, num_classes, file)
+        check_labels(label, len(classes), file)
+        check_names(file, label, classes)
         rows += [(f"{file}, shape {row}", cloud) for row, cloud in enumerate(data)]
         labels.append(label)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,80 +14,212 @@ from serplib.data.common import DataError
 from serplib.data.formats import check_points, read_text
 
 SURFACE_POINTS = 2048  # sampled on a mesh, as PointNet's authors did
+MAX_CORNERS = 512  # of a polygon that needs ear clipping, which takes cubic time
 
 
 def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """A mesh in the OFF format, its polygons cut into fans of triangles.
+    """Read a mesh in the ASCII OFF format, its polygons cut into triangles.
 
-    The header may stand on one line (``OFF490 518 0``), ``#`` opens a comment, and what follows a
-    polygon's corners on its line (a colour) is skipped.
+    The keyword may be ``OFF`` with the prefixes ``ST``, ``C`` or ``N``, or absent, and the counts
+    may stand on its line (``OFF490 518 0``). ``#`` opens a comment. Numbers may be wrapped across
+    lines; where each vertex and face has a line, what follows its numbers (a colour) is skipped.
 
     Returns:
         Vertices ``(V, 3)`` float64, and triangles ``(F, 3)`` int64 that index them.
 
     Raises:
-        DataError: the file is not such a mesh, or holds other counts than its header says.
+        DataError: the file is not such a mesh, or holds other counts than its header declares.
     """
-    text = re.sub(r"#[^\n]*", "", read_text(path))
-    lines = [line for line in text.split("\n") if line.strip()]
-    first = lines[0].strip() if lines else ""
-    if first[:3].upper() != "OFF":
-        raise DataError(f"{path}: begins with {first[:20]!r}; expected 'OFF'")
-    lines = [first[3:], *lines[1:]] if first[3:].strip() else lines[1:]
+    text = re.sub(r"#[^\n]*", "", read_text(path)).strip()
+    keyword, binary, body = _split_keyword(text)
+    if not keyword and not body[:1].isdecimal():
+        raise DataError(f"{path}: begins with {body[:20]!r}; expected 'OFF'")
+    if binary or re.search("[4n]", keyword):
+        raise DataError(f"{path}: a binary, 4- or n-dimensional OFF is not read; save ASCII OFF")
+    declared = body.split(None, 3)[:3]
+    if len(declared) < 2 or not all(re.fullmatch(r"-?\d{1,18}", count) for count in declared[:2]):
+        raise DataError(f"{path}: no counts of vertices and faces after 'OFF'")
+    lines = [line for line in body.split("\n") if line.strip()]
+    sizes = np.array([len(line.split()) for line in lines])  # (L,) numbers on each line
+    numbers = _numbers(lines, int(sizes.sum()), path)
+    num_vertices, num_faces = int(declared[0]), int(declared[1])
+    says = f"{path}: the header declares {' '.join(declared)!r} (vertices, faces, edges), but"
+    if num_vertices < 3 or num_faces < 1 or num_vertices + num_faces > len(numbers):
+        raise DataError(f"{says} {len(lines) - 1} lines follow: cut short, or the header lies")
     try:
-        num_vertices, num_faces = (int(count) for count in lines[0].split()[:2])
-    except (IndexError, ValueError):
-        raise DataError(f"{path}: no counts of vertices and faces after 'OFF'") from None
-    if num_vertices < 3 or num_faces < 1 or num_vertices + num_faces != len(lines) - 1:
-        raise DataError(
-            f"{path}: the header declares {lines[0].strip()[:40]!r} (vertices, faces, edges), but "
-            f"{len(lines) - 1} lines follow: cut short, or the header lies"
-        )
-    try:
-        rows = lines[1 : 1 + num_vertices]
-        vertices = np.loadtxt(rows, usecols=(0, 1, 2), ndmin=2, comments=None)  # (V, 3)
-    except (ValueError, IndexError, OverflowError) as error:
-        raise DataError(f"{path}: a vertex is not three numbers ({str(error)[:120]})") from None
+        starts = _line_starts(lines, sizes, numbers, num_vertices, num_faces)
+    except ValueError as error:
+        # With one line for each record the numbers are not wrapped: then a record is wrong.
+        lined = len(lines) == 1 + num_vertices + num_faces
+        wrapped = None if lined else _wrapped_starts(numbers, num_vertices, num_faces, keyword)
+        if wrapped is None:
+            raise DataError(f"{says} {error}") from None
+        starts = wrapped
+    vertices = numbers[starts[:num_vertices, None] + np.arange(3)]  # (V, 3)
     check_points(vertices, path)
-    return vertices, _triangles(lines[1 + num_vertices :], num_vertices, path)
+    return vertices, _triangles(numbers, starts[num_vertices:], vertices, path)
 
 
-def _triangles(lines: list[str], num_vertices: int, path: Path) -> np.ndarray:
-    """``(F, 3)`` int64 from the face lines of an OFF file, polygons of one size at a time."""
-    by_size: dict[str, list[str]] = {}
-    for line in lines:
-        by_size.setdefault(line.split(None, 1)[0], []).append(line)
-    fans = []
-    for size, faces in by_size.items():
-        where = f"{path}: a face such as {faces[0].strip()[:40]!r}"
-        if not size.isdecimal() or not 1 <= int(size[:9]) < len(faces[0].split()):
-            raise DataError(f"{where} does not have the corners it announces")
-        count = int(size)
+def _split_keyword(text: str) -> tuple[str, bool, str]:
+    """Split a file into its keyword, whether it is binary, and the rest, counts first."""
+    match = re.match(r"((?:ST)?C?N?4?n?OFF|off)\s*(BINARY)?", text)
+    return (match[1], bool(match[2]), text[match.end() :].strip()) if match else ("", False, text)
+
+
+def _numbers(lines: list[str], count: int, path: Path) -> np.ndarray:
+    """Parse the ``count`` numbers of all lines: ``(count,)`` float64."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DeprecationWarning)  # raised where parsing stops early
         try:
-            corners = np.loadtxt(faces, usecols=range(1, count + 1), ndmin=2, comments=None)
-        except (ValueError, IndexError, OverflowError) as error:
-            raise DataError(f"{where}: corners are missing ({str(error)[:120]})") from None
-        index = np.nan_to_num(corners, nan=-1, posinf=-1, neginf=-1)  # (G, count)
-        wrong = ((index != index.round()) | (index < 0) | (index >= num_vertices)).any(1)  # (G,)
+            numbers = np.fromstring(" ".join(lines), sep=" ")
+            if len(numbers) == count:
+                return numbers
+        except (DeprecationWarning, ValueError):
+            pass
+    for line in lines:
+        try:
+            [float(word) for word in line.split()]
+        except ValueError:
+            raise DataError(f"{path}: line {line.strip()[:40]!r} does not hold numbers") from None
+    raise DataError(f"{path}: holds something other than numbers")
+
+
+def _line_starts(
+    lines: list[str], sizes: np.ndarray, numbers: np.ndarray, num_vertices: int, num_faces: int
+) -> np.ndarray:
+    """Locate records that stand on one line each: ``(V + F,)`` indices into ``numbers``.
+
+    Raises:
+        ValueError: the lines are not those that the header declares; says which differ.
+    """
+    starts, sizes = sizes.cumsum()[:-1], sizes[1:]  # (L - 1,) of the lines after the counts
+    counts = numbers[starts]
+    is_vertex = (sizes >= 3) & (sizes == sizes[:1])
+    is_face = (counts >= 1) & (counts == counts.round()) & (counts < sizes)
+    if len(sizes) == num_vertices + num_faces:
+        is_right = np.concatenate([is_vertex[:num_vertices], is_face[num_vertices:]])
+        if is_right.all():
+            return starts
+    found = int(np.append(~is_vertex, True).argmax())  # vertices, if the rest are faces
+    if 3 <= found < len(sizes) and is_face[found:].all():
+        follow = f"{found} vertices and {len(sizes) - found} faces"
+    elif len(sizes) == num_vertices + num_faces:
+        row = int(is_right.argmin())
+        line = lines[row + 1].strip()[:40]
+        if row < num_vertices:
+            raise ValueError(f"vertex {line!r} is not three numbers as the others are")
+        raise ValueError(f"face {line!r} does not have the corners it announces")
+    else:
+        follow = f"{len(sizes)} lines"
+    raise ValueError(f"{follow} follow: cut short, or the header lies")
+
+
+def _wrapped_starts(
+    numbers: np.ndarray, num_vertices: int, num_faces: int, keyword: str
+) -> np.ndarray | None:
+    """Locate records wrapped across lines: as `_line_starts`, or None unless all numbers fit."""
+    size = 3 + 3 * ("N" in keyword) + 2 * ("ST" in keyword)
+    for width in (size + 4, size + 3) if "C" in keyword else (size,):  # colours: with alpha or not
+        starts = [3 + width * i for i in range(num_vertices)]  # after three counts
+        place = 3 + width * num_vertices
+        while len(starts) < num_vertices + num_faces and place < len(numbers):
+            if not 3 <= numbers[place] < len(numbers) or numbers[place] % 1:
+                break
+            starts.append(place)
+            place += 1 + int(numbers[place])
+        if len(starts) == num_vertices + num_faces and place == len(numbers):
+            return np.array(starts)
+    return None
+
+
+def _triangles(
+    numbers: np.ndarray, starts: np.ndarray, vertices: np.ndarray, path: Path
+) -> np.ndarray:
+    """Cut the faces that begin at ``starts`` into triangles ``(F, 3)`` int64."""
+    sizes = numbers[starts].astype(np.int64)
+    order = np.sort(np.unique(sizes, return_index=True)[1])  # sizes as they first appear
+    triangles = [np.empty((0, 3), np.int64)]
+    for size in sizes[order].tolist():
+        corners = numbers[starts[sizes == size, None] + np.arange(1, size + 1)]  # (G, size)
+        index = np.nan_to_num(corners, nan=-1, posinf=-1, neginf=-1)
+        wrong = ((index != index.round()) | (index < 0) | (index >= len(vertices))).any(1)  # (G,)
         if wrong.any():
-            line = faces[int(wrong.argmax())].strip()[:40]
-            raise DataError(f"{path}: face {line!r} has a corner outside 0..{num_vertices - 1}")
-        index = index.astype(np.int64)
-        fans += [index[:, [0, i, i + 1]] for i in range(1, count - 1)]  # each (G, 3)
-    return np.concatenate([np.empty((0, 3), np.int64), *fans])  # (F, 3)
+            face = " ".join(f"{corner:g}" for corner in corners[wrong][0, :8])
+            raise DataError(
+                f"{path}: face '{size} {face}' has a corner outside 0..{len(vertices) - 1}"
+            )
+        triangles += _cut(index.astype(np.int64), vertices, path)
+    return np.concatenate(triangles)
+
+
+def _cut(polygons: np.ndarray, vertices: np.ndarray, path: Path) -> list[np.ndarray]:
+    """Cut polygons ``(G, size)`` into triangles: fans where these do not overlap, else ears."""
+    size = polygons.shape[1]
+    fans = [polygons[:, [0, i, i + 1]] for i in range(1, size - 1)]  # each (G, 3)
+    if size <= 3:
+        return fans
+    edges = vertices[polygons[:, 1:]] - vertices[polygons[:, :1]]  # (G, size - 1, 3)
+    areas = np.cross(edges[:, :-1], edges[:, 1:])  # (G, size - 2, 3)
+    normal = areas.sum(1)  # (G, 3)
+    signed = (areas * normal[:, None]).sum(-1)  # (G, size - 2)
+    concave = (signed < -1e-9 * (normal**2).sum(-1, keepdims=True)).any(1)  # (G,)
+    if concave.any() and size > MAX_CORNERS:
+        raise DataError(f"{path}: a concave face has {size} corners; {MAX_CORNERS} are accepted")
+    pieces = [fan[~concave] for fan in fans]
+    for polygon, up in zip(polygons[concave], normal[concave]):
+        axis = int(np.abs(up).argmax())
+        flat = vertices[polygon][:, [axis - 2, axis - 1]] * (1, np.sign(up[axis]))  # (size, 2)
+        pieces.append(polygon[_clip_ears(flat)])
+    return pieces
+
+
+def _clip_ears(flat: np.ndarray) -> np.ndarray:
+    """Triangulate a simple polygon ``(k, 2)``, anticlockwise, by clipping ears (Meisters, 1975).
+
+    Returns:
+        ``(k - 2, 3)`` int64 indices of corners. Of a polygon that crosses itself, which has no
+        right answer, some triangles overlap.
+    """
+    left, triangles = np.arange(len(flat)), []
+    while len(left) > 3:
+        a, b, c = (np.roll(left, shift) for shift in (1, 0, -1))
+        area = _doubled_area(flat[a], flat[b], flat[c])  # (k',)
+        ear = int(area.argmax())
+        for place in np.flatnonzero(area > 0):
+            p, q, r = flat[a[place]], flat[b[place]], flat[c[place]]
+            others = flat[np.delete(left, [place - 1, place, (place + 1) % len(left)])]
+            others = others[np.all([(others != corner).any(1) for corner in (p, q, r)], axis=0)]
+            within = [_doubled_area(*pair, others) >= 0 for pair in ((p, q), (q, r), (r, p))]
+            if not np.all(within, axis=0).any():
+                ear = int(place)
+                break
+        triangles.append((a[ear], b[ear], c[ear]))
+        left = np.delete(left, ear)
+    return np.array([*triangles, tuple(left)])
+
+
+def _doubled_area(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
+    """Return twice the signed area of triangles in the plane, positive if anticlockwise."""
+    u, v = b - a, c - a
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
 def sample_surface(
     vertices: np.ndarray, triangles: np.ndarray, num_points: int, source: Path
 ) -> np.ndarray:
-    """Points spread evenly over the area of a mesh, the same ones for the same file name.
+    """Sample points uniformly on a mesh, the same ones for the same file name.
 
     Args:
-        vertices: ``(V, 3)`` float64. triangles: ``(F, 3)`` int64.
-        num_points: N. source: the file; its name, without folders, seeds the generator.
+        vertices: ``(V, 3)`` float64.
+        triangles: ``(F, 3)`` int64.
+        num_points: N.
+        source: the file; its name, without folders, seeds the generator.
 
     Returns:
-        ``(N, 3)`` float64. DataError when the triangles have no area.
+        ``(N, 3)`` float64.
+
+    Raises:
+        DataError: the triangles have no area.
     """
     corners = vertices[triangles]  # (F, 3 corners, 3)
     a, b, c = corners[:, 0], corners[:, 1], corners[:, 2]  # each (F, 3)

@@ -6,6 +6,9 @@ files in the meshes' tree, Point-BERT's pickles (``.dat``). ``datasets/README.md
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -59,14 +62,14 @@ def read(root: Path, split: str) -> Source:
     if layout:
         return readers[layout](root, split)
     raise DataError(
-        f"{root}: none of the known layouts; expected train_files.txt with .h5 files, "
+        f"{root}: none of the known layouts; expected .h5 files, perhaps with train_files.txt, "
         "modelnet40_train.txt with .txt files, <class>/train/*.off or *.npy, or "
         "modelnet40_train_8192pts_fps.dat"
     )
 
 
 def _layout(root: Path) -> str | None:
-    if (root / "train_files.txt").is_file() or any(root.glob("*.h5")):
+    if (root / "train_files.txt").is_file() or _visible(root.glob("*.h5")):
         return "h5"
     if any(root.glob("modelnet[14]0_t*_8192pts_fps.dat")):
         return "dat"
@@ -77,9 +80,14 @@ def _layout(root: Path) -> str | None:
 
 def _tree_layout(root: Path) -> str | None:
     for layout in ("off", "npy"):
-        if any(any((root / name).glob(f"t*/*.{layout}")) for name in CLASSES):
+        if any(_visible((root / name).glob(f"t*/*.{layout}")) for name in CLASSES):
             return layout
     return None
+
+
+def _visible(files: Iterable[Path]) -> list[Path]:
+    """Sort files, without hidden ones such as macOS's ``._airplane_0001.off``."""
+    return sorted(file for file in files if file.name[0] != "." and file.is_file())
 
 
 def _class_names(names: list[str], source: object) -> tuple[str, ...]:
@@ -99,11 +107,32 @@ def _h5(root: Path, split: str) -> Source:
     if names_file.exists():
         names = read_list(names_file, r"\w+", "the name of a class")
     classes = _class_names(names, names_file)
-    listed = read_list(root / f"{split}_files.txt", r"[\w.-]+\.h5", "the name of an .h5 file")
-    files = [root / name for name in listed]
-    clouds, labels = read_h5_files(files, len(names))
+    files = _h5_files(root, split)
+    clouds, labels = read_h5_files(files, names)
     standard = torch.tensor([classes.index(name) for name in names])  # the file's label -> ours
     return Source(f"modelnet{len(classes)}", "h5", root, classes, standard[labels], files, clouds)
+
+
+def _h5_files(root: Path, split: str) -> list[Path]:
+    """List the h5 files of a split: those in its list, otherwise by the number in their names."""
+    list_file = root / f"{split}_files.txt"
+    if list_file.exists():
+        return [
+            root / name for name in read_list(list_file, r"[\w.-]+\.h5", "the name of an .h5 file")
+        ]
+    numbered: dict[int, Path] = {}
+    for file in _visible(root.glob("*.h5")):
+        if match := re.fullmatch(rf"(?:ply_data_)?{split}_?(\d*)\.h5", file.name):
+            number = int(match[1] or 0)
+            if number in numbered:
+                raise DataError(f"{file}: has the number of {numbered[number].name}; keep one")
+            numbered[number] = file
+    if not numbered:
+        raise DataError(f"{list_file}: file not found, nor {split}0.h5 or ply_data_{split}0.h5")
+    order = sorted(numbered)
+    if missing := set(range(order[0], order[-1])) - set(order):
+        raise DataError(f"{root}: holds {numbered[order[-1]].name}, but no number {min(missing)}")
+    return [numbered[number] for number in order]
 
 
 def _text(root: Path, split: str) -> Source:
@@ -128,9 +157,14 @@ def _tree(root: Path, split: str) -> Source:
     classes = _class_names([name for name in CLASSES if (root / name).is_dir()], root)
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = sorted((root / name / split).glob(f"*.{layout}"))
+        found = _visible((root / name / split).glob(f"*.{layout}"))
         if not found:
             raise DataError(f"{root / name / split}: holds no .{layout} file; expected one a shape")
+        numbered = [file for file in found if re.fullmatch(rf"{name}_\d+", file.stem)]
+        if numbered and len(numbered) < len(found):
+            others = f"{len(found) - len(numbered)} files not named {name}_<number>"
+            warnings.warn(f"{root / name / split}: {others} were skipped", stacklevel=2)
+            found = numbered
         files += found
         labels += [label] * len(found)
 

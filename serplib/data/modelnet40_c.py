@@ -21,7 +21,6 @@ from serplib.data.prepare import remedy
 NAME = "modelnet40_c"
 FOLDERS = (NAME, "ModelNet40-C", "modelnet40c")
 NUM_SHAPES = 2468
-REMEDY = f"Unpack ModelNet40-C again, label.npy included, and run 'serp data check {NAME}'"
 
 
 def locate() -> Path:
@@ -42,7 +41,7 @@ def corruption_files(root: Path) -> dict[str, tuple[int, ...]]:
 def read_labels(root: Path) -> Tensor:
     """Read ``label.npy``: ``(S,)`` int64 indices into ModelNet40's classes."""
     path = root / "label.npy"
-    with remedy(REMEDY):
+    with remedy(NAME):
         if not path.is_file():
             raise DataError(
                 f"{path}: file not found. Without it the clouds cannot be scored, because they do "
@@ -76,7 +75,7 @@ def read_modelnet40_c(root: Path, corruption: str, severity: int) -> Clouds:
     """
     path = root / f"data_{corruption}_{severity}.npy"
     labels = read_labels(root)  # (S,)
-    with remedy(REMEDY):
+    with remedy(NAME):
         values = open_npy(path)
         if values.ndim != 3 or values.shape[2] != 3 or values.dtype.kind != "f":
             raise DataError(f"{path}: {values.dtype} {values.shape}; expected floats (S, N, 3)")

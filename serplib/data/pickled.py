@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from serplib.data.common import DataError
+from serplib.data.formats import unreadable
 
 MAX_FILE = 1 << 33  # bytes: ModelNet40 in 8,192 points with normals is 2 GB
 
@@ -59,18 +60,20 @@ def read_dat(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
         A list of S arrays ``(N, 3)`` or ``(N, 6)`` as in the file, values not checked yet, and
         labels ``(S,)`` int64.
     """
-    if not path.is_file():
-        raise DataError(f"{path}: file not found")
-    if path.stat().st_size > MAX_FILE:
-        raise DataError(f"{path}: {path.stat().st_size:,} bytes, more than the {MAX_FILE:,} read")
     try:
+        if not path.is_file():
+            raise DataError(f"{path}: file not found")
+        if (size := path.stat().st_size) > MAX_FILE:
+            raise DataError(f"{path}: {size:,} bytes, more than the {MAX_FILE:,} that are read")
         with open(path, "rb") as file:
             points, listed = _Arrays(file).load()
         if not all(isinstance(label, int | np.ndarray) for label in listed):
             raise ValueError("a label is no number")  # nested lists could grow without end
         labels = np.array([label if isinstance(label, int) else label.item() for label in listed])
+    except DataError:
+        raise
     except Exception as error:  # a bad pickle fails in every way there is
-        raise DataError(f"{path}: not a pickled pair of lists ({str(error)[:120]})") from None
+        raise unreadable(path, error, "not a pickled pair of lists") from None
     if not isinstance(points, list) or len(points) != len(labels) or not len(points):
         raise DataError(f"{path}: expected a list of clouds and as many labels")
     if labels.dtype.kind not in "iu":

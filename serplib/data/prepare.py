@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from serplib.data.common import Clouds, DataError, normalize, sha256
+from serplib.data.formats import unreadable
 from serplib.geometry import farthest_point_sample, gather
 
 BATCH = 64  # clouds thinned at once: at 8,192 points their distances still fit a CPU's cache
@@ -52,13 +54,15 @@ class Source:
 
 @contextmanager
 def remedy(name: str) -> Iterator[None]:
-    """Add to each DataError from within what to do about it, unless it says so itself.
+    """Add to each DataError from within what to do about it, unless it already says so.
 
     Args:
         name: the data set, as ``serp data check`` takes it.
     """
     try:
         yield
+    except PermissionError as error:
+        raise unreadable(error.filename, error, "cannot be read") from None
     except DataError as error:
         if error.advised:
             raise
@@ -69,7 +73,7 @@ def remedy(name: str) -> Iterator[None]:
         ) from None
 
 
-def prepare(
+def prepare_clouds(
     source: Source,
     split: str,
     num_shapes: int | None,
@@ -100,6 +104,25 @@ def prepare(
         detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}"
         points, checksum = cached(source.root / "cache", files, detail, make, fresh)
     return Clouds(source.name, split, points, source.labels[index], source.classes, checksum)
+
+
+def repeated_points(clouds: Clouds) -> str | None:
+    """Say how many clouds have fewer distinct points than points; None if none has.
+
+    A cloud is thinned to distinct points as long as it has them, so these had too few on disk.
+    """
+    size, distinct = clouds.points.shape[1], []
+    for points in clouds.points.split(BATCH):
+        x, y, z = (points + 0.0).view(torch.int32).long().unbind(-1)  # (B, N) each: the bits
+        key = (x * 0x1E3779B97F4A7C15) ^ (y * 0x42B2AE3D27D4EB4F + z * 0x165667B19E3779F9)
+        distinct.append((key.sort(1)[0].diff(dim=1) != 0).sum(1) + 1)
+    count = torch.cat(distinct)  # (S,)
+    if (count == size).all():
+        return None
+    return (
+        f"{clouds.name}, {clouds.split}: {int((count < size).sum()):,} of {len(clouds):,} clouds "
+        f"have fewer than {size:,} distinct points (fewest: {count.min():,}), so they repeat some"
+    )
 
 
 def choose(labels: Tensor, num_shapes: int | None, seed: int) -> Tensor:
@@ -179,8 +202,8 @@ def cached(
     """Return what ``make`` returns, from the cache where the sources have not changed.
 
     The file's name is a digest of ``detail`` and of each source's path, size and time of change. It
-    is written whole or not at all, and a damaged one is made again. Nothing is written beside data
-    marked read-only. The folder may be deleted at any time.
+    is written whole or not at all, and a damaged one is made again. Where it cannot be written, or
+    the data is marked read-only, a warning says so. The folder may be deleted at any time.
 
     Args:
         folder: ``cache`` beside the data.
@@ -195,7 +218,7 @@ def cached(
             for file in files
         ]
     except OSError as error:
-        raise DataError(f"{error.filename}: file not found or not readable") from None
+        raise unreadable(error.filename, error, "file not found") from None
     key = hashlib.sha256(repr((VERSION, detail, stats)).encode()).hexdigest()
     path = folder / f"{key[:24]}.safetensors"
     if not fresh:
@@ -207,14 +230,20 @@ def cached(
         except (OSError, SafetensorError, KeyError, TypeError):
             pass  # absent or damaged: made again below
     points, checksum = make()
+    part = path.with_suffix(f".{os.getpid()}")
     try:
         # The mode decides, not the attempt: an administrator may write where nobody should.
         if not folder.parent.stat().st_mode & 0o222:
-            return points, checksum
+            raise PermissionError(f"{folder.parent} is read-only")
         folder.mkdir(exist_ok=True)
-        part = path.with_suffix(f".{os.getpid()}")
         save_file({"points": points}, part, metadata={"checksum": checksum})
         part.replace(path)
-    except (OSError, SafetensorError):
-        pass  # no right to write here, or a full disk
+    except (OSError, SafetensorError) as error:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        warnings.warn(
+            f"clouds are not cached ({error}) and will be prepared again at each load: make "
+            f"{folder.parent} writable and free some space, or link its files into your own folder",
+            stacklevel=3,
+        )
     return points, checksum

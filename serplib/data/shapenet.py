@@ -43,7 +43,8 @@ def read(root: Path, split: str) -> Source:
     list_file = next((file for file in lists if file.is_file()), None)
     if list_file is None:
         raise DataError(f"{lists[0]}: file not found, nor {lists[1]}")
-    names = read_list(list_file, r"\d{8}-[\w.-]+\.npy", "<synset>-<model>.npy")
+    # Two of the published names have no model: 04379243-.npy and 02747177-.npy.
+    names = read_list(list_file, r"\d{8}-[\w.-]*\.npy", "<synset>-<model>.npy")
     if unknown := sorted({name[:8] for name in names} - set(SYNSETS)):
         raise DataError(f"{list_file}: synset {unknown[0]} is none of ShapeNet55's 55")
     order = list(SYNSETS)

@@ -1,0 +1,3 @@
+"""Fixtures of the tests of data sets."""
+
+from data_helpers import root  # noqa: F401
