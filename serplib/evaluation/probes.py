@@ -160,9 +160,7 @@ def probe(
     }
     test = load_test()
     if test.labels is None or test.classes != train.classes:
-        raise ValueError(
-            f"{test.name}, {test.split}: no labels, or not the classes of {train.name}"
-        )
+        raise ValueError(f"{test.name} has no labels, or not the classes of {train.name}")
     embedded = embed(test.points)
     result: dict[str, Any] = {f"{name}_{HEADS[name][0]}": o for name, o in chosen.items()}
     result |= {
