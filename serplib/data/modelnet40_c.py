@@ -67,8 +67,9 @@ def read_modelnet40_c(root: Path, corruption: str, severity: int) -> Clouds:
         severity: 1 to 5.
 
     Returns:
-        Clouds in the frame of the file: ``points`` ``(S, N, 3)`` float32 that fill a bounding box
-        of longest side 2, not the unit sphere. N differs from corruption to corruption.
+        Clouds in the frame of the file, ``points`` ``(S, N, 3)`` float32, with y up: mostly a
+        bounding box of longest side 2 (see `serplib.evaluation.corruptions`). N differs from
+        corruption to corruption.
 
     Raises:
         DataError: a file is missing or damaged, or holds another number of clouds than labels.
