@@ -1,4 +1,4 @@
-"""Which shapes are learnt from and which are kept aside, class by class and by seed."""
+"""Splits of labelled clouds, stratified by class and drawn from a seed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from serplib.seeding import named_generator
 
 
 def _shuffled_classes(clouds: Clouds, seed: int, purpose: str) -> list[Tensor]:
-    """The shapes of each class, shuffled: one ``(n,)`` int64 tensor of indices a class."""
+    """Shuffle the shapes of each class: one ``(n,)`` int64 tensor of indices a class."""
     labels = clouds.labels
     if labels is None:
         raise DataError(f"{clouds.name}/{clouds.split} has no labels: choose a labelled set")
@@ -25,7 +25,12 @@ def hold_out(clouds: Clouds, fraction: float, seed: int) -> tuple[Clouds, Clouds
     """Split labelled clouds into (kept, held out), stratified by class.
 
     Args:
+        clouds: labelled clouds.
         fraction: share of each class held out, rounded, at least one shape and never a whole class.
+        seed: of the draw.
+
+    Raises:
+        DataError: a class has one shape only, or the clouds have no labels.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction is {fraction}, wanted between 0 and 1")
@@ -43,7 +48,11 @@ def hold_out(clouds: Clouds, fraction: float, seed: int) -> tuple[Clouds, Clouds
 
 
 def few_labels(clouds: Clouds, per_class: int, seed: int) -> Clouds:
-    """Keep ``per_class`` shapes of each class, the same ones for the same seed."""
+    """Keep ``per_class`` shapes of each class, the same ones for the same seed.
+
+    Raises:
+        DataError: a class has fewer, or the clouds have no labels.
+    """
     if per_class < 1:
         raise ValueError(f"per_class is {per_class}, wanted >= 1")
     kept = []
@@ -58,9 +67,12 @@ def few_labels(clouds: Clouds, per_class: int, seed: int) -> Clouds:
 
 
 def same_classes(clouds: Clouds, classes: tuple[str, ...]) -> Clouds:
-    """The shapes of ``clouds`` whose category is one of ``classes``, labelled in that order.
+    """Keep the shapes whose category is one of ``classes``, and label them in that order.
 
-    So a classifier trained on one data set is tested on another that names categories alike.
+    A classifier trained on one data set can then be tested on another with the same names.
+
+    Raises:
+        DataError: no category is shared.
     """
     shared = [name for name in clouds.classes if name in classes]
     if not shared:

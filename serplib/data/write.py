@@ -15,8 +15,11 @@ def write_h5(name: str, out: Path, num_shapes: int, num_points: int, seed: int) 
     """Write a built-in set in the layout of ``modelnet40_ply_hdf5_2048``.
 
     Args:
-        name: ``"procedural"`` or ``"objects"``. out: a folder that does not exist yet.
+        name: ``"procedural"`` or ``"objects"``.
+        out: a folder that does not exist yet.
         num_shapes: of the training split; the test split has a quarter as many.
+        num_points: of each cloud.
+        seed: of the shapes.
 
     Returns:
         The files written: ``ply_data_{train,test}0.h5`` (``data`` (S, N, 3) float32, ``label``
@@ -43,6 +46,6 @@ def write_h5(name: str, out: Path, num_shapes: int, num_points: int, seed: int) 
     names = out / "shape_names.txt"
     names.write_text("\n".join(clouds.classes or ("shape",)) + "\n")
     made = out / "made.json"
-    made.write_text(json.dumps({"name": name, "num_shapes": num_shapes, "num_points": num_points,
-                                "seed": seed}) + "\n")  # fmt: skip
+    settings = {"name": name, "num_shapes": num_shapes, "num_points": num_points, "seed": seed}
+    made.write_text(json.dumps(settings) + "\n")
     return [*written, names, made]
