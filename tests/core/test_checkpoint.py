@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from serplib import checkpoint
+from serplib.classifier import autoencoder
+from serplib.presets import build
 
 
 def weights(value=1.0):
@@ -195,3 +197,71 @@ def test_code_in_a_state_does_not_run(tmp_path, how):
         (place / "state.pt").read_bytes()
     )
     assert trap.exists()  # it would have run
+
+
+# ---------------------------------------------------------------- weights of another model
+
+
+def network(model="transformer", preset="quick", **changes):
+    changes = {name.replace("__", "."): value for name, value in changes.items()}
+    torch.manual_seed(1)
+    return autoencoder(build(preset, changes), model)
+
+
+OTHER_MODELS = {  # saved, loaded, message; names of settings with __ for dots
+    "another preset": (network().encoder, lambda: network(preset="laptop").encoder,
+                       r"blocks\.3\.norm1\.weight is absent in the file and \(96,\) in the model"),
+    "another width": (network().encoder, lambda: network(transformer__dim=96).encoder,
+                      r"embedding\.cls is \(1, 1, 48\) in the file and \(1, 1, 96\) in .*dim=48"),
+    "another model": (network().encoder, lambda: network("pointnet").encoder,
+                      r"not weights of this PointNetEncoder: .*: TransformerEncoder"),
+    "fewer parts": (network("vasp"), lambda: network(),
+                    r"bottleneck\.\w+ is \(.*\) in the file and absent in the model"),
+    "another codebook": (network("vasp"), lambda: network("vasp", vasp__codebook_size=64),
+                         r"codebook is \(512, 96\) in the file .* vasp\.codebook_size=512"),
+    # the shapes of all weights agree
+    "other heads": (network().encoder, lambda: network(transformer__encoder_heads=8).encoder,
+                    r"encoder_heads is 4 in the file and 8 in the model"),
+    "another frame": (network().encoder, lambda: network(transformer__normalize="center").encoder,
+                      r"normalize is 'mean_std' in the file and 'center' in the model"),
+    "another target": (network("pointnet"), lambda: network("pointnet", pointnet__task="cdl2"),
+                       r"task is 'delta' in the file and 'cdl2' in the model"),
+    "decoder heads": (network(), lambda: network(transformer__decoder_heads=8),
+                      r"decoder_heads is 4 in the file and 8 in the model"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_MODELS)
+def test_weights_of_another_model_are_refused_with_the_difference(name, tmp_path):
+    saved, make, message = OTHER_MODELS[name]
+    checkpoint.save_module(saved, tmp_path / "weights.safetensors")
+    loaded = make()
+    before = {key: tensor.clone() for key, tensor in loaded.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as error:
+        checkpoint.load_module(loaded, tmp_path / "weights.safetensors")
+    assert "\n" not in str(error.value) and "build the model with the preset" in str(error.value)
+    assert same(before, loaded.state_dict())
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"transformer__pooling": "cls"}, {"transformer__drop_path": 0.2},
+                {"transformer__decoder_heads": 8}, {"transformer__num_centers": 12}]
+)  # fmt: skip
+def test_an_encoder_is_loaded_where_only_its_use_differs(changes, tmp_path):
+    saved = network("vasp").encoder
+    checkpoint.save_module(saved, tmp_path / "new" / "encoder.safetensors")
+    loaded = network(**changes).encoder
+    checkpoint.load_module(loaded, tmp_path / "new" / "encoder.safetensors")
+    assert same(saved.state_dict(), loaded.state_dict())
+
+
+def test_weights_without_settings_are_compared_by_shape(tmp_path):
+    saved = network().encoder
+    checkpoint.save_weights(saved.state_dict(), tmp_path / "plain.safetensors")
+    loaded = network(transformer__normalize="center").encoder
+    checkpoint.load_module(loaded, tmp_path / "plain.safetensors")
+    assert same(saved.state_dict(), loaded.state_dict())
+    with pytest.raises(ValueError, match=r"norm1\.weight is absent.*: not recorded"):
+        checkpoint.load_module(network(preset="laptop").encoder, tmp_path / "plain.safetensors")
+    with pytest.raises(ValueError, match="no such file of weights"):
+        checkpoint.load_module(loaded, tmp_path / "missing.safetensors")

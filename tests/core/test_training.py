@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from itertools import pairwise
-from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import PartialState
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -16,6 +17,7 @@ from serplib import checkpoint, training
 from serplib.classifier import Classifier, predict, score
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out
+from serplib.experiments import loop as loop_module
 from serplib.experiments.records import unpack_bits
 from serplib.geometry import farthest_point_sample, gather
 from serplib.perturbation import Perturbation, authors_normalize, scale_and_shift
@@ -171,9 +173,12 @@ def test_over_epochs_every_shape_is_seen_about_as_often():
     assert (seen - 400).abs().max() < 50
 
 
-def test_processes_that_cannot_share_evenly_are_named():
+def test_processes_that_cannot_share_evenly_are_named(monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setitem(PartialState._shared_state, "num_processes", 9)
+    monkeypatch.setitem(accelerator.state.__dict__, "num_processes", 9)
     with pytest.raises(ValueError, match="9 processes for batches of 4: wanted the same number"):
-        pretrain(task(), points(8), points(2), OPTIM, 0, None, SimpleNamespace(num_processes=9))
+        pretrain(task(), points(8), points(2), OPTIM, 0, None, accelerator)
 
 
 # ---------------------------------------------------------------- the pretext task
@@ -320,7 +325,7 @@ def test_the_gradient_is_clipped(clip_norm):
     ("model", "step"), [("pointnet", 1), ("pointnet", 5), ("transformer", 2), ("transformer", 5)]
 )
 def test_pretrain_resumed_is_pretrain_uninterrupted(model, step, tmp_path, monkeypatch):
-    """Stopped in an epoch (2 steps each) and started again with other initial weights."""
+    """Stopped in an epoch (2 steps each) and started again, with other random numbers drawn."""
     train, valid = points(9), points(3)
     whole = task(model)
     wanted = pretrain(whole, train, valid, OPTIM, 7, tmp_path / "whole")
@@ -330,7 +335,8 @@ def test_pretrain_resumed_is_pretrain_uninterrupted(model, step, tmp_path, monke
             pretrain(task(model), train, valid, OPTIM, 7, tmp_path / "parts")
     saved = checkpoint.load(tmp_path / "parts")
     assert (saved[1]["epoch"] if saved else 0) == step // 2
-    other = task(model, init=0 if step < 2 else 99)  # from a checkpoint on, all is in it
+    other = task(model)
+    torch.manual_seed(99)
     got = pretrain(other, train, valid, OPTIM, 7, tmp_path / "parts")
     assert got == wanted
     assert same(copied(other), copied(whole))
@@ -344,7 +350,7 @@ def test_a_finished_run_is_read_and_not_run_again(tmp_path, monkeypatch):
     whole = task()
     wanted = pretrain(whole, points(8), points(3), OPTIM, 7, tmp_path)
     interrupt_at(monkeypatch, 0)
-    again = task(init=99)
+    again = task()
     assert pretrain(again, points(8), points(3), OPTIM, 7, tmp_path) == wanted
     assert same(copied(again), copied(whole))
 
@@ -358,7 +364,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 def test_adamw_is_fused_where_torch_can():
     layer = nn.Linear(2, 2)
     for device, fused in (("cuda", True), ("cpu", True), ("meta", False)):
-        groups = training._optimizer(layer, Optim(), torch.device(device)).param_groups
+        groups = loop_module._optimizer(layer, Optim(), torch.device(device)).param_groups
         assert [group["fused"] for group in groups] == [fused]
 
 
@@ -368,7 +374,7 @@ def test_fused_adamw_makes_the_steps_of_the_plain_one():
     plain.load_state_dict(ours.state_dict())
     optim = Optim(lr=1e-2, weight_decay=0.05)
     steppers = (
-        training._optimizer(ours, optim),
+        loop_module._optimizer(ours, optim),
         torch.optim.AdamW(plain.parameters(), lr=1e-2, weight_decay=0.05, foreach=False),
     )
     for _ in range(20):
@@ -422,18 +428,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_advice(bad, tmp_path):
 
 @pytest.mark.parametrize("bad_step", [1, 2, 3])  # in an epoch, at its end, in the next one
 def test_a_gpu_is_asked_a_step_late_and_nothing_bad_is_kept(monkeypatch, tmp_path, bad_step):
-    loop = training._Loop(nn.Linear(2, 1), 12, OPTIM, 0, tmp_path, None, "test")  # 3 steps an epoch
-    loop.device = torch.device("meta")  # not the CPU
-    monkeypatch.setattr(training, "named_generator", lambda *names, device: None)
-    monkeypatch.setattr(training, "epoch_batches", lambda *_: torch.arange(12).view(3, 4))
+    loop = loop_module.Loop("test", nn.Linear(2, 1), OPTIM, 0, Accelerator(cpu=True), 12)
+    loop.folder, loop.device = tmp_path, torch.device("meta")  # not the CPU
+    monkeypatch.setattr(loop_module, "named_generator", lambda *names, device: None)
     weight = next(loop.module.parameters())
     late = []
     with pytest.raises(FloatingPointError, match=f"inf at step {bad_step}"):
         for _ in loop.epochs():
-            for step, _, _ in loop.batches():
+            for step, _, _ in loop.steps(torch.arange(12).view(3, 4)):
                 late.append(step)
                 factor = math.inf if step == bad_step else 1
-                loop.optimizer_step((weight.square() * factor).sum(), step)
+                loop.optimizer_step((weight.square() * factor).sum(), step, 0.1)
     assert late[-1] == (bad_step if bad_step == 2 else bad_step + 1)
     assert len(list(tmp_path.iterdir())) == bad_step // 3
 
@@ -462,7 +467,7 @@ def test_finetune_resumed_is_finetune_uninterrupted(model, step, tmp_path, monke
         interrupt_at(stop, step)
         with pytest.raises(KeyboardInterrupt):
             tune(classifier(model), tmp_path / "parts", augment="scale_shift")
-    other = classifier(model, init=0 if step < 2 else 99)
+    other = classifier(model)
     got = tune(other, tmp_path / "parts", augment="scale_shift")
     assert got == wanted
     assert same(copied(other), copied(whole))
@@ -471,7 +476,7 @@ def test_finetune_resumed_is_finetune_uninterrupted(model, step, tmp_path, monke
 def test_finetune_finished_and_started_again_gives_the_chosen_weights(tmp_path):
     whole = classifier()
     wanted = tune(whole, tmp_path)
-    again = classifier(init=99)
+    again = classifier()
     assert tune(again, tmp_path) == wanted
     assert same(copied(again), copied(whole))
 
@@ -536,7 +541,7 @@ def test_the_choice_survives_an_interruption(monkeypatch, tmp_path):
         interrupt_at(stop, 5)  # in the third epoch
         with pytest.raises(KeyboardInterrupt):
             tune(classifier(), tmp_path)
-    network = classifier(init=99)
+    network = classifier()
     tune(network, tmp_path)
     assert len(asked) == 5 and same(copied(network), asked[0])
 
@@ -796,7 +801,6 @@ def test_few_labels_names_what_is_wrong():
 
 def test_an_accelerators_trackers_are_told_of_every_epoch():
     """TensorBoard and others come through Accelerate; without a tracker nothing is logged."""
-    from accelerate import Accelerator
     from accelerate.tracking import GeneralTracker
 
     told = []

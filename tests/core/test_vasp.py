@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 
-from serplib import training
 from serplib.bottlenecks import (
     GaussianBottleneck,
     GumbelBottleneck,
@@ -15,6 +14,7 @@ from serplib.bottlenecks import (
 )
 from serplib.classifier import Classifier, autoencoder
 from serplib.evaluation.reconstruction import restoration
+from serplib.experiments.loop import Loop
 from serplib.perturbation import Perturbation
 from serplib.presets import AUTHORS_CODE, PAPER, QUICK, Optim, build
 from serplib.pretext import Corruption
@@ -191,23 +191,23 @@ def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
     optim = Optim(epochs=3, batch_size=4, lr=1e-2, weight_decay=0.05)
 
     def run(folder):
+        torch.manual_seed(0)
         task = Pretext(tiny(kind), CORRUPTION)
         history = pretrain(task, clouds(12), clouds(4), optim, 7, folder)
         return history, task.state_dict()
 
     history, state = run(None)
-    optimizer_step = training._Loop.optimizer_step
+    optimizer_step = Loop.optimizer_step
 
-    def stopping(loop, loss, step):
+    def stopping(loop, loss, step, lr):
         if step == 4:  # in the middle of the second epoch
             raise KeyboardInterrupt
-        optimizer_step(loop, loss, step)
+        optimizer_step(loop, loss, step, lr)
 
-    monkeypatch.setattr(training._Loop, "optimizer_step", stopping)
+    monkeypatch.setattr(Loop, "optimizer_step", stopping)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
-    monkeypatch.setattr(training._Loop, "optimizer_step", optimizer_step)
-    torch.manual_seed(12345)
+    monkeypatch.setattr(Loop, "optimizer_step", optimizer_step)
     resumed_history, resumed = run(tmp_path)
     assert resumed_history == history
     assert all(torch.equal(state[name], resumed[name]) for name in state)

@@ -15,6 +15,7 @@ from torch import nn
 from serplib import checkpoint, training
 from serplib.classifier import Classifier
 from serplib.data.common import Clouds
+from serplib.experiments.loop import Loop
 from serplib.perturbation import Perturbation
 from serplib.pointnet import PointNetConfig, SerpPointNet
 from serplib.presets import Optim
@@ -25,7 +26,7 @@ OPTIM = Optim(epochs=3, batch_size=6, lr=1e-3, warmup_epochs=0.5)
 KINDS = ("pretrain", "finetune")
 
 
-def train(kind, folder, epochs=OPTIM.epochs, spoil=False):
+def train(kind, folder, epochs=OPTIM.epochs, spoil=False, extend=False):
     """A small run without BatchNorm and dropout, which each process has for itself on CPUs.
 
     Leaves the gradient of its first step and its weights; in ``folder/checkpoint`` its checkpoint.
@@ -43,38 +44,39 @@ def train(kind, folder, epochs=OPTIM.epochs, spoil=False):
             if isinstance(child, nn.BatchNorm1d):
                 setattr(module, name, nn.Identity())
     first, seen = {}, []
-    optimizer_step, batches = training._Loop.optimizer_step, training._Loop.batches
+    optimizer_step, steps = Loop.optimizer_step, Loop.steps
 
-    def watched(self, loss, step):
+    def watched(self, loss, step, lr):
         if spoil and step == 4 and self.accelerator.process_index == 1:
             loss = loss * float("nan")
-        optimizer_step(self, loss, step)
+        optimizer_step(self, loss, step, lr)
         if not first:
             first.update({n: p.grad.clone() for n, p in net.named_parameters()
                           if p.grad is not None})  # fmt: skip
 
-    def shown(self):
-        for step, indices, generator in batches(self):
+    def shown(self, order):
+        for step, indices, generator in steps(self, order):
             seen.append((self.epoch, indices[self.share]))
             yield step, indices, generator
 
-    training._Loop.optimizer_step, training._Loop.batches = watched, shown
+    Loop.optimizer_step, Loop.steps = watched, shown
     optim = dataclasses.replace(OPTIM, epochs=epochs)
     accelerator = Accelerator(cpu=True)
     try:
         if kind == "pretrain":
             history = training.pretrain(
-                task, points[:14], points[14:], optim, 5, folder / "checkpoint", accelerator
-            )
+                task, points[:14], points[14:], optim, 5, folder / "checkpoint", accelerator,
+                extend=extend,
+            )  # fmt: skip
         else:
             labels = torch.arange(20) % 3
             clouds = Clouds("toy", "train", points, labels, tuple("abc"), "0")
             history, _ = training.finetune(
                 net, clouds, clouds, lambda: clouds, optim, 5, "scale_shift",
-                folder / "checkpoint", accelerator,
+                folder / "checkpoint", accelerator, extend=extend,
             )  # fmt: skip
     finally:
-        training._Loop.optimizer_step, training._Loop.batches = optimizer_step, batches
+        Loop.optimizer_step, Loop.steps = optimizer_step, steps
     rank = accelerator.process_index
     torch.save(
         {"first": first, "weights": net.state_dict(), "history": history, "seen": seen},
@@ -152,7 +154,7 @@ def test_a_checkpoint_of_two_processes_goes_on_on_one(kind, ends, tmp_path):
 
     shutil.copytree(ends[kind][3] / "checkpoint", tmp_path / "checkpoint")
     assert checkpoint.load(tmp_path / "checkpoint")[1]["epoch"] == 3
-    train(kind, tmp_path, epochs=5)
+    train(kind, tmp_path, epochs=5, extend=True)
     ours = torch.load(tmp_path / "end-0.pt")
     assert [entry["epoch"] for entry in ours["history"]] == [1, 2, 3, 4, 5]
     assert {epoch for epoch, _ in ours["seen"]} == {3, 4}
