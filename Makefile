@@ -90,5 +90,5 @@ lock: setup  ## renew requirements.lock after a change of pyproject.toml
 
 clean:  ## remove .venv, runs/, the pages and caches
 	rm -rf $(VENV) runs .ruff_cache .mypy_cache .pytest_cache .hypothesis *.egg-info
-	rm -rf notebooks/site/_build notebooks/site/api notebooks/site/notebooks
+	rm -rf notebooks/site/_build notebooks/site/api notebooks/site/notebooks notebooks/site/results.md
 	find . -name __pycache__ -prune -exec rm -rf {} +

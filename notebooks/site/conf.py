@@ -147,6 +147,14 @@ def gather() -> dict[str, str]:
     return texts
 
 
+def copy_results() -> None:
+    """Write results.md: the results page, with its pictures found and links to files as text."""
+    page = (ROOT / "notebooks" / "experiments" / "results" / "README.md").read_text("utf-8")
+    page = page.replace("](../../figures/", "](notebooks/figures/")
+    page = re.sub(r"(?<!!)\[([^\]\n]+)\]\((?!https?:)[^)\s]+\)", r"\1", page)
+    (HERE / "results.md").write_text(page, encoding="utf-8")
+
+
 def list_modules() -> None:
     """Write the page from which autosummary generates one page a module."""
     found = pkgutil.walk_packages(serplib.__path__, "serplib.")
@@ -159,6 +167,7 @@ def list_modules() -> None:
 
 
 ALT = gather()
+copy_results()
 list_modules()
 
 KEPT = re.compile(r"&lt;(/?(?:details|summary|sub|sup)|details open|br ?/?)&gt;")

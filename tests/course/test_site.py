@@ -164,6 +164,13 @@ def test_every_public_function_is_in_the_reference(site):
     assert len(ids) > 150
 
 
+def test_the_results_page_shows_every_table(site):
+    page = site["results.html"]
+    text = (ROOT / "notebooks/experiments/results/README.md").read_text(encoding="utf-8")
+    assert len([tag for tag, _ in page.tags if tag == "table"]) == text.count("\n| --- |")
+    assert all(title in page.text for title in re.findall(r"^## (.+)$", text, re.MULTILINE))
+
+
 def test_nothing_comes_from_another_server(site):
     keys = {"src", "srcset", "poster", "data", "background"}
     for path, page in site.items():
@@ -268,7 +275,7 @@ def test_pages_are_read_without_a_network(site, width):
         page.on("response", lambda a: wrong.append(a.url) if a.status >= 400 else None)
         notebook = "notebooks/02_perturbation.html"
         api = "api/serplib.course.exercises.perturbation.html"  # a long name for a narrow screen
-        for path in ("index.html", "glossary.html", api, notebook):
+        for path in ("index.html", "glossary.html", "results.html", api, notebook):
             page.goto(own + path)
             equations = site[path].source.count('class="math notranslate')
             page.wait_for_function(
