@@ -1,15 +1,19 @@
-"""``serp``: look at the machine, the data and the experiments from a terminal."""
+"""The command ``serp``: machine, data sets and experiments (paper, section 4)."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from serplib.experiments.report import Report
 
 app = typer.Typer(
     help="Build, run and report SeRP and VASP.",
@@ -24,14 +28,14 @@ _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]prob
 
 
 def _refuse(error: Exception) -> typer.Exit:
-    """One line on stderr and exit status 2: what a wrong request gets, never a traceback."""
+    """Print a wrong request's one-line error and return the exit with status 2."""
     print(f"serp: {error}", file=sys.stderr)
     return typer.Exit(2)
 
 
 @app.command()
 def doctor() -> None:
-    """Check this machine; each problem comes with its fix. Exit status 1 if there is one."""
+    """Check this machine and name the fix of each problem. Exit status 1 if there is one."""
     from serplib.experiments.doctor import examine
 
     findings = examine()
@@ -44,19 +48,21 @@ def doctor() -> None:
 
 @data_app.command("list")
 def data_list() -> None:
-    """The data sets the course knows, and where they were found."""
+    """List the data sets of the course and where they were found."""
     from serplib.data.check import describe
 
     table = Table("name", "what", "licence", "found")
     for row in describe():
         where = str(row["where"]) if row["found"] else "not found: see datasets/README.md"
-        table.add_row(row["name"], row["what"], row["licence"], escape(where))
+        table.add_row(
+            *(escape(str(row[key])) for key in ("name", "what", "licence")), escape(where)
+        )
     console.print(table)
 
 
 @data_app.command("check")
 def data_check(name: str) -> None:
-    """Read a data set whole and compare it with what it should be."""
+    """Read a whole data set and compare it with its published counts and ranges."""
     from serplib.data import DataError
     from serplib.data.check import check
 
@@ -98,8 +104,6 @@ def run(
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
 ) -> None:
     """Execute a suite with papermill and report it. Exit status 1 if a run failed."""
-    import shutil
-
     from tqdm import tqdm
 
     from serplib.experiments import report, runner, suites
@@ -122,7 +126,7 @@ def run(
     )
     bar = tqdm(total=len(runs), unit="run", mininterval=0)
 
-    def tell(outcome: dict) -> None:
+    def show(outcome: dict) -> None:
         bar.update()
         bar.set_postfix_str(f"{outcome['name']} seed {outcome['seed']} {outcome['state']}")
         if outcome["state"] in ("failed", "not run"):
@@ -132,21 +136,21 @@ def run(
             )
 
     try:
-        outcomes = runner.execute(runs, workers, scheduler, tell)
+        outcomes = runner.execute(runs, workers, scheduler, show)
     except KeyboardInterrupt:
-        bar.close()
-        print("serp: interrupted; the same command goes on where this one stopped", file=sys.stderr)
+        print("serp: interrupted; the same command continues the suite", file=sys.stderr)
         raise typer.Exit(130) from None
-    bar.close()
+    finally:
+        bar.close()
     written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
-    if written["tables"]:
+    if written.summary is not None:
         runner.execute_notebook(
             "report",
-            written["path"].with_name("report.ipynb"),
+            written.path.with_name("report.ipynb"),
             {"suite": suite, "profile": runs[0].profile, "committed": False},
         )
-    report.show(written, console)
-    if any(outcome["state"] in ("failed", "not run") for outcome in outcomes):
+    _print(written)
+    if written.failed:
         raise typer.Exit(1)
 
 
@@ -159,7 +163,7 @@ def report_command(
         bool, typer.Option(help="also write the records to results/, to be committed")
     ] = False,
 ) -> None:
-    """Report the finished runs of a suite: HTML, and a table on the terminal."""
+    """Report the finished runs of a suite: HTML, Markdown, and tables on the terminal."""
     from serplib.experiments import report, suites
 
     try:
@@ -168,12 +172,17 @@ def report_command(
         if not found:
             raise suites.SuiteError(f"no finished run of {suite!r}: 'serp run {suite}' first")
         if keep:
-            console.print(f"records kept in {report.keep(suite, runs[0].profile, found)}")
+            path = report.keep(suite, runs[0].profile, found)
+            typer.echo(f"records kept in {path}; 'make results' writes the results page")
     except (suites.SuiteError, ValueError) as error:
         raise _refuse(error) from None
-    report.show(report.write(suite, runs[0].profile, found, []), console)
+    _print(report.write(suite, runs[0].profile, found, []))
+
+
+def _print(report: Report) -> None:
+    typer.echo(report.to_text(width=max(80, shutil.get_terminal_size().columns)))
 
 
 def main() -> None:
-    """Entry point of the command ``serp``."""
+    """Run the command ``serp``."""
     app()

@@ -1,117 +1,124 @@
-"""The report: one self-contained page, and the tables of the README (paper, section 4.2)."""
+"""Reports: a page for each suite, and the results page of the committed records (section 4.2).
+
+``python -m serplib.experiments.report`` writes the results page again.
+"""
 
 from __future__ import annotations
 
-import base64
-import html
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from serplib.experiments import records
+import pandas as pd
+
+from serplib.experiments import records, render
 from serplib.experiments.figures import draw
-from serplib.experiments.wording import caveats, environment_line, markdown, tables
+from serplib.experiments.tables import Records, Summary, accuracy, format_rows, summarize
+
+README_COLUMNS = {
+    "variant": "{label}",
+    "ours, % (mean ± sd)": "{mean:.2f} ± {sd:.2f}",
+    "seeds": "{seeds}",
+    "gain [95 % interval]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+    "paper, %": "{published:.2f}",
+    "corrected, %": "{corrected:.2f}",
+    "size": "{size}",
+}
 
 
-def write(suite: str, profile: str, found: list[dict], outcomes: list[dict]) -> dict:
-    """Write ``runs/<suite>-<profile>/report.html`` and ``.md``.
+@dataclass(frozen=True)
+class Report:
+    """The report of a suite: its page, what it shows, and a line for each failed run."""
+
+    path: Path
+    summary: Summary | None
+    failed: list[str]
+
+    def to_text(self, width: int = 80) -> str:
+        """Render for the terminal."""
+        tables = [] if self.summary is None else [render.to_text(self.summary, width)]
+        return "\n".join([*tables, *self.failed, f"Report: {self.path}"])
+
+
+def write(suite: str, profile: str, found: Records, outcomes: list[dict]) -> Report:
+    """Write ``runs/<suite>-<profile>/report.html`` and, where there are records, ``report.md``.
 
     Args:
-        found: the records. outcomes: of `experiments.runner.execute`; failed runs are listed.
-
-    Returns:
-        ``path`` of the page, and the ``experiments.tables``, ``caveats`` and ``failed`` it shows.
+        suite: its name.
+        profile: its profile.
+        found: the records of the finished runs.
+        outcomes: of `runner.execute`; failed runs are listed.
     """
-    failed = [o for o in outcomes if o["state"] in ("failed", "not run")]
     folder = records.project_root() / "runs" / f"{suite}-{profile}"
+    failed = [
+        f"{o['state']}: {o['name']} seed {o['seed']}: {o['message']}"
+        for o in outcomes
+        if o["state"] in ("failed", "not run")
+    ]
+    summary, pictures = None, {}
     folder.mkdir(parents=True, exist_ok=True)
-    shown = {"path": folder / "report.html", "tables": [], "caveats": [], "failed": failed}
-    body = [f"<h1>{html.escape(suite)} ({html.escape(profile)})</h1>"]
     if found:
-        shown |= {"tables": tables(found), "caveats": caveats(found)}
-        for title, heads, rows in shown["tables"]:
-            body += [f"<h2>{html.escape(title)}</h2>", "<table><tr>"]
-            body += [f"<th>{html.escape(head)}</th>" for head in heads] + ["</tr>"]
-            for row in rows:
-                body.append("<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row) + "</tr>")
-            body.append("</table>")
-        body += [f"<p>{html.escape(note)}</p>" for note in shown["caveats"]]
-        for title, picture in (draw(found) | _restored(folder, found)).items():
-            picture = base64.b64encode(picture).decode()
-            body.append(f'<p><img src="data:image/png;base64,{picture}" alt="{title}"></p>')
-        body.append(f"<p>{html.escape(environment_line(found))}.</p>")
-        (folder / "report.md").write_text(markdown(found), encoding="utf-8")
-    if failed:
-        body.append("<h2>Runs that failed</h2><ul>")
-        for outcome in failed:
-            line = "{name} seed {seed}: {message}".format(**outcome)
-            body.append(f"<li>{html.escape(line)}</li>")
-        body.append("</ul>")
-    shown["path"].write_text(_PAGE.format(title=html.escape(suite), body="\n".join(body)),
-                             encoding="utf-8")  # fmt: skip
-    return shown
+        summary = summarize(found)
+        pictures = draw(found, summary.accuracy) | _restorations(folder, found)
+        (folder / "report.md").write_text(render.to_markdown(summary), encoding="utf-8")
+    page = render.to_html(f"{suite} ({profile})", summary, pictures, failed)
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    return Report(folder / "report.html", summary, failed)
 
 
-def _restored(folder: Path, found: list[dict]) -> dict[str, bytes]:
-    """The pictures that runs of figure 4 left in their folders, one an arm, by what they show."""
-    pictures = {}
+def _restorations(folder: Path, found: Records) -> dict[str, bytes]:
+    """Read the figures that runs of ``figure4`` left in their folders, one a variant."""
+    pictures: dict[str, bytes] = {}
     for record in found:
         about = record["run"]
-        place = f"{about['name']}-seed{record['parameters']['seed']}-{about['hash'][:8]}"
-        path = folder / place / "figure.png"
-        if path.is_file():
-            title = "Figure 4: " + html.escape(about.get("label", about["name"]))
-            pictures.setdefault(title, path.read_bytes())
+        run = f"{about['name']}-seed{record['parameters']['seed']}-{about['hash'][:8]}"
+        if (path := folder / run / "figure.png").is_file():
+            label = about.get("label", about["name"])
+            pictures.setdefault(f"Figure 4: {label}", path.read_bytes())
     return pictures
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>SeRP: {title}</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
-padding: 0 1rem }}
-table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc;
-text-align: left }} img {{ max-width: 100% }}
-</style></head><body>
-{body}
-</body></html>
-"""
-
-
-def show(shown: dict, console) -> None:
-    """Print what `write` returned: the tables, the notes, and the path of the page."""
-    from rich.markup import escape
-    from rich.table import Table
-
-    for title, heads, rows in shown["tables"]:
-        table = Table(*map(escape, heads), title=escape(title), title_justify="left")
-        for row in rows:
-            table.add_row(*(escape(cell) for cell in row))
-        console.print(table)
-    for note in shown["caveats"]:
-        console.print(escape(note), style="dim")
-    for outcome in shown["failed"]:
-        told = escape(f"{outcome['name']} {outcome['message']}")
-        console.print(f"[red]{outcome['state']}[/]: {told}")
-    console.print(f"Report: {shown['path']}", soft_wrap=True)
-
-
-def keep(suite: str, profile: str, found: list[dict]) -> Path:
-    """Copy the records of a suite to ``results/<suite>-<profile>.json``, to be committed.
-
-    Where the README shows this suite, its tables there are renewed.
-    """
-    root, name = records.project_root(), f"{suite}-{profile}"
-    path = records.results_folder() / f"{name}.json"
+def keep(suite: str, profile: str, found: Records) -> Path:
+    """Copy the records of a suite to ``results/<suite>-<profile>.json``, to be committed."""
+    path = records.results_folder() / f"{suite}-{profile}.json"
     records.write_json(path, {"suite": suite, "profile": profile, "records": found})
-    readme = root / "README.md"
-    if readme.exists():
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(fill(text, name, found), encoding="utf-8")
     return path
 
 
-def fill(text: str, name: str, found: list[dict]) -> str:
-    """``text`` with what stands between ``<!-- results NAME -->`` and its end mark renewed."""
-    start, end = f"<!-- results {name} -->\n", f"<!-- end of {name} -->"
-    if start not in text or end not in text:
-        return text
-    before, rest = text.split(start, 1)
-    return before + start + markdown(found) + end + rest.split(end, 1)[1]
+# ---- the committed records ---------------------------------------------------------------------
+
+
+def renew(page: str) -> str:
+    """Return the results page with the tables between its marks made again from the records.
+
+    The block of a suite lies between ``<!-- results SUITE-PROFILE -->`` and
+    ``<!-- end of SUITE-PROFILE -->``.
+    """
+
+    def block(match: re.Match) -> str:
+        tables = render.to_markdown(summarize(records.read_suite(match[2])["records"]))
+        return f"{match[1]}\n{tables}{match[3]}"
+
+    pattern = r"^(<!-- results (\S+) -->)\n.*?^(<!-- end of \2 -->)$"
+    return re.sub(pattern, block, page, flags=re.MULTILINE | re.DOTALL)
+
+
+def readme_table() -> str:
+    """Return the README's table in Markdown: Tables 1 and 2 of the paper beside ours."""
+    found = []
+    for suite in ("table1", "table2"):
+        full = (records.results_folder() / f"{suite}-full.json").exists()
+        found.append(records.read_suite(f"{suite}-{'full' if full else 'laptop'}")["records"])
+    rows = pd.concat([accuracy(suite) for suite in found])
+    return render.table_to_markdown(format_rows(rows, README_COLUMNS))
+
+
+def main() -> None:
+    """Write the results page again."""
+    page = records.results_folder() / "README.md"
+    page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")
+    print(page)
+
+
+if __name__ == "__main__":
+    main()

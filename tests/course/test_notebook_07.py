@@ -8,7 +8,8 @@ from notebook_helpers import built, cells
 from test_exercises import EXERCISES, function
 
 from serplib.bottlenecks import VectorQuantizer, nearest_codes
-from serplib.experiments import records, tables
+from serplib.evaluation.significance import paired_gain
+from serplib.experiments import records
 from serplib.presets import AUTHORS_CODE, PAPER
 from serplib.seeding import named_generator
 from serplib.transformer import TransformerConfig
@@ -17,7 +18,7 @@ from serplib.vasp import Vasp, VaspConfig
 
 @pytest.fixture(scope="module")
 def made():
-    return built("07_vasp", tables=tables, nearest_codes=nearest_codes)
+    return built("07_vasp", nearest_codes=nearest_codes)
 
 
 def tokens(seed, *shape):
@@ -134,7 +135,7 @@ def suite(arms, seeds=5):
 @pytest.fixture(scope="module")
 def reading():
     kinds = ("none", "vq-paper", "vq-authors", "vq-cured", "vae", "dvae")
-    return built("07_vasp", tables=tables, KINDS=kinds)
+    return built("07_vasp", paired_gain=paired_gain, KINDS=kinds)
 
 
 def rows(table):
@@ -162,25 +163,25 @@ def test_probes_inside_the_pretraining_record_are_read_too(reading):
 
 
 def test_answers_are_paired_by_seed_and_leave_out_what_is_not_there(reading):
-    same = "+0.0 [+0.0, +0.0] cannot tell"
+    same = "+0.0 [+0.0, +0.0] not significant"
     found = rows(reading["answers"](suite(["none", "vq-paper", "vq-cured"])))
     assert {
         title: [cell.replace("-0.0", "+0.0") for cell in row] for title, row in found.items()
     } == {
         "vq-paper against none": [
             same,
-            "-20.0 [-20.0, -20.0] worse",
-            "-10.0 [-10.0, -10.0] worse",
+            "-20.0 [-20.0, -20.0] significant loss",
+            "-10.0 [-10.0, -10.0] significant loss",
         ],
         "vq-cured against vq-paper": [
             same,
-            "+30.0 [+30.0, +30.0] better",
-            "+15.0 [+15.0, +15.0] better",
+            "+30.0 [+30.0, +30.0] significant gain",
+            "+15.0 [+15.0, +15.0] significant gain",
         ],
         "vq-cured against none": [
             same,
-            "+10.0 [+10.0, +10.0] better",
-            "+5.0 [+5.0, +5.0] better",
+            "+10.0 [+10.0, +10.0] significant gain",
+            "+5.0 [+5.0, +5.0] significant gain",
         ],
     }
     assert rows(reading["answers"](suite(["none"]))) == {}
@@ -192,12 +193,18 @@ def test_less_chamfer_is_better(reading):
         for seed in range(3)
         for arm, value in (("none", 0.004), ("vae", 0.005))
     ]
-    assert rows(reading["answers"](found))["vae against none"][0] == "-10.0 [-10.0, -10.0] worse"
+    assert (
+        rows(reading["answers"](found))["vae against none"][0]
+        == "-10.0 [-10.0, -10.0] significant loss"
+    )
 
 
 def verdicts_of(reading, found):
     return {
-        title: [re.search(r"worse|better|cannot tell|$", cell)[0] for cell in row]
+        title: [
+            re.search(r"significant loss|significant gain|not significant|$", cell)[0]
+            for cell in row
+        ]
         for title, row in rows(reading["answers"](found)).items()
     }
 
@@ -217,21 +224,29 @@ def test_the_prose_says_what_the_records_say(reading):
     verdicts = verdicts_of(reading, found)
     for arm in ("vq-paper", "vq-authors", "vq-cured"):
         restored, *kept = verdicts[f"{arm} against none"]
-        assert restored == "worse" and "worse" not in kept, arm
+        assert restored == "significant loss" and "significant loss" not in kept, arm
     every = [v for row in verdicts.values() for v in row[1:]]
-    assert every.count("better") == 1  # "One comparison says better"
-    assert verdicts["none against untrained"][1] == "worse"
+    assert every.count("significant gain") == 1  # "One comparison is a significant gain"
+    assert verdicts["none against untrained"][1] == "significant loss"
     assert min(means(reading, found, "restoration", "restored").values()) > 5 * copied(found)
 
 
 def test_the_prose_says_what_the_records_of_the_larger_sigma_say(reading):
     found = records.read_suite("bottlenecks-strong")["records"]
     verdicts = verdicts_of(reading, found)
-    assert verdicts["none against untrained"][1] == verdicts["none against scratch"][2] == "better"
+    assert (
+        verdicts["none against untrained"][1]
+        == verdicts["none against scratch"][2]
+        == "significant gain"
+    )
     assert means(reading, found, "restoration", "restored")["none"] < copied(found)
     for arm in ("vq-paper", "vq-authors"):
-        assert verdicts[f"{arm} against none"] == ["worse"] * 3
-    assert verdicts["vq-cured against none"] == ["worse", "cannot tell", "cannot tell"]
+        assert verdicts[f"{arm} against none"] == ["significant loss"] * 3
+    assert verdicts["vq-cured against none"] == [
+        "significant loss",
+        "not significant",
+        "not significant",
+    ]
     for keys in (("probes", "svm_accuracy"), ("test", "accuracy")):
         mean = means(reading, found, *keys)
         lost = mean["none"] - mean["vq-paper"]
@@ -243,10 +258,10 @@ def test_the_prose_says_what_the_records_of_the_larger_sigma_say(reading):
 def test_the_prose_says_what_both_records_say(reading, name):
     found = records.read_suite(name)["records"]
     verdicts = verdicts_of(reading, found)
-    assert verdicts["vq-cured against vq-paper"][0] == "better"
-    assert verdicts["vq-cured against none"][0] == "worse"
-    assert verdicts["vae against none"][1:] == ["cannot tell"] * 2
-    assert verdicts["dvae against vq-cured"] == ["worse"] * 3
+    assert verdicts["vq-cured against vq-paper"][0] == "significant gain"
+    assert verdicts["vq-cured against none"][0] == "significant loss"
+    assert verdicts["vae against none"][1:] == ["not significant"] * 2
+    assert verdicts["dvae against vq-cured"] == ["significant loss"] * 3
     restored = means(reading, found, "restoration", "restored")
     lost = restored["vq-paper"] - restored["none"]
     assert restored["vq-paper"] - restored["vq-cured"] > lost / 2  # "more than half"

@@ -59,19 +59,19 @@ def test_luck_grows_with_the_epochs_and_is_none_for_one():
 
 def test_the_prose_says_what_the_records_say():
     found = records.read_suite("fewshot-laptop")["records"]
-    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
+    rows = tables.accuracy(found)
     for labels in ("one", "eight", "thirty"):
-        assert rows[f"{labels}-strong"]["gain"]["verdict"] == "better"
+        assert rows.verdict[f"{labels}-strong"] == "significant gain"
     for labels in ("one", "eight"):
-        assert rows[f"{labels}-serp"]["gain"]["verdict"] == "cannot tell"
-    gain = {name: row["gain"]["gain"] for name, row in rows.items() if row["gain"]}
+        assert rows.verdict[f"{labels}-serp"] == "not significant"
+    gain = rows["gain"]
     assert gain["eight-strong"] > max(gain["one-strong"], gain["thirty-strong"])
-    restored = {row["name"]: row for row in tables.mean_rows(found, "restoration")}
+    restored = tables.means(found, "restoration")
     for name, better in (("pretrain-serp", False), ("pretrain-strong", True)):
-        assert (restored[name]["restored"] < restored[name]["copy_input"]) == better
-    probes = {row["name"]: row for row in tables.probe_rows(found)}
-    assert probes["probe-serp"]["gain"]["verdict"] == "worse"
-    assert probes["probe-strong"]["gain"]["verdict"] == "cannot tell"
-    assert probes["probe-strong"]["knn"][0] > probes["probe-untrained"]["knn"][0] + 3
+        assert (restored["restored"][name] < restored["copy_input"][name]) == better
+    probes = tables.probes(found)
+    assert probes.verdict["probe-serp"] == "significant loss"
+    assert probes.verdict["probe-strong"] == "not significant"
+    assert probes.knn["probe-strong"] > probes.knn["probe-untrained"] + 3
     for name in ("probe-serp", "probe-strong"):
-        assert probes[name]["rankme"] > 5 * probes["probe-untrained"]["rankme"]
+        assert probes.rankme[name] > 5 * probes.rankme["probe-untrained"]

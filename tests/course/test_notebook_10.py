@@ -15,10 +15,11 @@ from serplib import data, presets
 from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck
 from serplib.course import plots
 from serplib.evaluation import leakage
+from serplib.evaluation.significance import paired_gain
 from serplib.experiments import records, tables
 from serplib.geometry import chamfer_l2
 from serplib.patches import Patches, PositionMLP, make_patches
-from serplib.point_mae import Masked, MaskedConfig
+from serplib.point_mae import PointMAE, PointMAEConfig
 from serplib.seeding import named_generator
 from serplib.transformer import (
     TransformerConfig,
@@ -61,7 +62,7 @@ def clouds():
 @pytest.mark.parametrize("ratio", [0.3, 0.8])
 @pytest.mark.parametrize("point_mae", [True, False])
 def test_parity_of_masking(clouds, ratio, point_mae):
-    theirs = Masked(CONFIG, MaskedConfig(ratio, point_mae)).eval()
+    theirs = PointMAE(CONFIG, PointMAEConfig(ratio, point_mae)).eval()
     mine = built_class("MyMAE")(theirs.config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
@@ -140,6 +141,7 @@ READERS = {
     "plots": plots,
     "records": records,
     "tables": tables,
+    "paired_gain": paired_gain,
     "fmean": lambda values: sum(v := list(values)) / len(v),
     "MEASURES": {"few": ("few", lambda m: 100 * m["test"]), "probe": ("svm", lambda m: m["svm"])},
     "START": {"few": "few-scratch", "probe": "probe-untrained"},
@@ -160,8 +162,8 @@ def test_gains_are_paired_by_seed():
         ("a", "few", 3),
         ("b", "few", 3),
     ]
-    assert rows[0]["gain"] == pytest.approx(5) and rows[0]["verdict"] == "better"
-    assert rows[1]["gain"] == pytest.approx(-2) and rows[1]["verdict"] == "worse"
+    assert rows[0]["gain"] == pytest.approx(5) and rows[0]["verdict"] == "significant gain"
+    assert rows[1]["gain"] == pytest.approx(-2) and rows[1]["verdict"] == "significant loss"
 
 
 def test_a_missing_record_is_said_in_words(tmp_path, monkeypatch, capsys):
@@ -180,7 +182,7 @@ def test_one_seed_makes_a_picture_and_no_verdict(recwarn):
     made = built(NAME, **READERS)
     found = [record("few-scratch", 0, {"test": 0.1}), record("few-paper", 0, {"test": 0.9})]
     (row,) = made["gains"](found, {"a": ("paper", "start")})
-    assert row["verdict"] == "cannot tell"
+    assert row["verdict"] == "not significant"
     span = row["gain"], row["low"], row["high"]
     picture = made["show_intervals"]([("a", "few", *span)], "gain", "one seed, one dot")
     assert picture.png() and not recwarn.list

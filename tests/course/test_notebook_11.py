@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from notebook_helpers import built
+from scipy.stats import t
 
 from serplib.evaluation import robustness, significance
 from serplib.experiments import records, tables
 
-MADE = built("11_results", math=math, statistics=statistics, T95={2: 12.71, 3: 4.303, 5: 2.776})
+MADE = built("11_results", math=math, statistics=statistics, t=t)
 
 
 @pytest.mark.parametrize("divisor", [7, 100, 2468, 2560])
@@ -28,7 +29,7 @@ def test_the_paired_interval_is_the_reports(seeds):
     ours = dict(enumerate(generator.normal(60, 5, seeds)))
     base = dict(enumerate(generator.normal(58, 5, seeds))) | {77: 1.0}
     low, mean, high = MADE["paired_interval"](ours, base)
-    twin = tables.paired_gain(ours, base)
+    twin = significance.paired_gain(ours, base)
     assert (low, mean, high) == pytest.approx((twin["low"], twin["gain"], twin["high"]))
 
 
@@ -57,20 +58,19 @@ def test_the_binomial_error_is_that_of_a_simulation():
 
 def test_the_prose_says_what_the_records_of_table_1_say():
     found = records.read_suite("table1-laptop")["records"]
-    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
-    assert all(row["n"] == 5 for row in rows.values())
-    gains = {name: row["gain"] for name, row in rows.items() if row["gain"]}
-    assert gains["all-serp"]["gain"] > 0 > gains["all-vasp"]["gain"]
-    assert gains["all-serp"]["verdict"] == gains["all-vasp"]["verdict"] == "cannot tell"
+    rows = tables.accuracy(found)
+    assert (rows["seeds"] == 5).all()
+    assert rows.gain["all-serp"] > 0 > rows.gain["all-vasp"]
+    assert rows.verdict["all-serp"] == rows.verdict["all-vasp"] == "not significant"
     published = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
-    assert gains["all-serp"]["gain"] > published
+    assert rows.gain["all-serp"] > published
     first = [r for r in found if r["parameters"]["seed"] < 3]
-    of_three = {row["name"]: row["gain"] for row in tables.accuracy_rows(first)}["all-serp"]
-    assert 0.28 < of_three["gain"] / gains["all-serp"]["gain"] < 0.38  # "a third"
-    assert gains["all-strong"]["gain"] > 3 and gains["all-strong"]["low"] > published
+    of_three = tables.accuracy(first).gain["all-serp"]
+    assert 0.28 < of_three / rows.gain["all-serp"] < 0.38  # "a third"
+    assert rows.gain["all-strong"] > 3 and rows.low["all-strong"] > published
     by_arm = {
         arm: {r["parameters"]["seed"]: r["metrics"]["test"]["accuracy"] for r in group}
-        for arm, group in tables.arms(found).items()
+        for arm, group in tables.variants(found).items()
         if arm.startswith("all-")
     }
     strong, scratch = by_arm["all-strong"], by_arm["all-scratch"]
@@ -79,24 +79,21 @@ def test_the_prose_says_what_the_records_of_table_1_say():
 
 def test_the_prose_says_what_the_records_of_table_2_say():
     found = records.read_suite("table2-laptop")["records"]
-    tested = {row["name"]: row for row in tables.accuracy_rows(found)}
-    probed = {row["name"]: row["gain"] for row in tables.probe_rows(found)}
-    first = [r for r in found if r["parameters"]["seed"] < 3]
-    of_three = {row["name"]: row["gain"] for row in tables.probe_rows(first)}
-    assert all(row["n"] == 5 for row in tested.values())
-    delta, cdl2 = tested["all-delta"]["gain"], tested["all-cdl2"]["gain"]
-    assert -1 < delta["gain"] < 0 < cdl2["gain"] < 1
-    assert delta["verdict"] == cdl2["verdict"] == "cannot tell"
+    tested, probed = tables.accuracy(found), tables.probes(found)
+    of_three = tables.probes([r for r in found if r["parameters"]["seed"] < 3])
+    assert (tested["seeds"] == 5).all()
+    assert -1 < tested.gain["all-delta"] < 0 < tested.gain["all-cdl2"] < 1
+    assert tested.verdict["all-delta"] == tested.verdict["all-cdl2"] == "not significant"
     for name in ("delta", "cdl2"):
         assert tables.PUBLISHED[f"table2/{name}"] - tables.PUBLISHED["table2/scratch"] > 1
-        frozen = of_three[f"probe-{name}"]
-        assert 0.9 < frozen["gain"] < 1.1 and 0 < frozen["low"] < 0.1  # "by a hair"
-        assert frozen["verdict"] == "better"
-    assert probed["probe-cdl2"]["gain"] > 1 and probed["probe-cdl2"]["low"] > 0.5
-    assert probed["probe-delta"]["verdict"] == "cannot tell"
-    for row in tables.mean_rows(found, "restoration"):
-        assert row["restored"] > row["copy_input"]
-        assert abs(row["detection_auc"] - 0.5) < 0.02
+        frozen = of_three.loc[f"probe-{name}"]
+        assert 0.9 < frozen["gain"] < 1.1 and 0 < frozen["low"] < 0.1  # barely above zero
+        assert frozen["verdict"] == "significant gain"
+    assert probed.gain["probe-cdl2"] > 1 and probed.low["probe-cdl2"] > 0.5
+    assert probed.verdict["probe-delta"] == "not significant"
+    restored = tables.means(found, "restoration")
+    assert (restored["restored"] > restored["copy_input"]).all()
+    assert ((restored["detection_auc"] - 0.5).abs() < 0.02).all()
 
 
 def test_the_prose_says_what_the_records_of_robustness_say():
@@ -113,12 +110,12 @@ def test_the_prose_says_what_the_records_of_robustness_say():
     for arm in ("robust-serp", "robust-strong"):
         ours, base = by[arm, "noise"], by[scratch, "noise"]
         assert all(ours[seed] - base[seed] > 3 for seed in (0, 1, 2))
-        assert tables.paired_gain(ours, base)["low"] > 1.5
+        assert significance.paired_gain(ours, base)["low"] > 1.5
     verdicts = [
-        tables.paired_gain(by[arm, "corrupted"], by[scratch, "corrupted"])["verdict"]
+        significance.paired_gain(by[arm, "corrupted"], by[scratch, "corrupted"])["verdict"]
         for arm in ("robust-serp", "robust-strong")
     ]
-    assert verdicts == ["cannot tell", "better"]
+    assert verdicts == ["not significant", "significant gain"]
     mean = {key: sum(values.values()) / len(values) for key, values in by.items()}
     for arm in (scratch, "robust-serp", "robust-strong"):
         assert mean[arm, "clean"] > mean["robust-pointnet", "clean"]

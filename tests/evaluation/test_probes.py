@@ -11,7 +11,7 @@ from serplib.classifier import autoencoder
 from serplib.data import load
 from serplib.data.common import Clouds
 from serplib.evaluation import probes, significance
-from serplib.experiments import runner, suites, tables, wording
+from serplib.experiments import runner, suites, tables
 from serplib.experiments.records import unpack_bits
 from serplib.presets import build
 from serplib.seeding import named_generator
@@ -154,26 +154,78 @@ def test_every_head_finds_what_is_there_and_the_same_again():
         probes.probe(flat, train, lambda: test, seed=0, heads=("forest",))
 
 
+def known_classes(num, classes=4, noise=0.01, name="known"):
+    """Features that name their class, and the labels."""
+    labels = torch.arange(num) % classes
+    features = torch.nn.functional.one_hot(labels, classes).float()
+    return features + noise * gaussian(num, classes, name=name), labels
+
+
 def test_few_shot_episodes():
-    labels = torch.arange(200) % 4
-    known = torch.nn.functional.one_hot(labels, 4).float() + 0.01 * gaussian(200, 4)
-    found = probes.few_shot(known, labels, way=3, shot=5, seed=0, queries=10, folds=4)
+    train, test = known_classes(80), known_classes(48, name="test")
+    found = probes.few_shot(train, test, way=3, shot=5, seed=0, queries=10, folds=4)
     assert found["accuracy"] == 1.0 and found["sd"] == 0 and len(found["folds"]) == 4
-    chance = probes.few_shot(gaussian(200, 4), labels, way=4, shot=5, seed=0, queries=10, folds=10)
-    assert 0.1 < chance["accuracy"] < 0.42 and chance["sd"] > 0
-    again = probes.few_shot(gaussian(200, 4), labels, way=4, shot=5, seed=0, queries=10, folds=10)
-    assert again == chance
-    other = probes.few_shot(gaussian(200, 4), labels, way=4, shot=5, seed=1, queries=10, folds=10)
+    blind = (gaussian(80, 4), train[1]), (gaussian(48, 4, name="t"), test[1])
+    chance = probes.few_shot(*blind, way=4, shot=5, seed=0, queries=10)
+    assert 0.1 < chance["accuracy"] < 0.42 and chance["sd"] > 0 and len(chance["folds"]) == 10
+    assert probes.few_shot(*blind, way=4, shot=5, seed=0, queries=10) == chance
+    other = probes.few_shot(*blind, way=4, shot=5, seed=1, queries=10)
     assert other["folds"] != chance["folds"]
-    with pytest.raises(ValueError, match="4 classes have 5 \\+ 10 shapes or more, wanted 5"):
-        probes.few_shot(known, labels, way=5, shot=5, seed=0, queries=10)
 
 
-def test_few_shot_learns_and_asks_different_shapes():
-    """Features that tell each shape apart, but no class: memory of the learnt ones is no help."""
-    labels = torch.arange(60) % 2
-    own = torch.eye(60)
-    assert probes.few_shot(own, labels, 2, 10, 0, queries=20, folds=6)["accuracy"] < 0.75
+def test_few_shot_supports_come_from_the_training_split_and_queries_from_the_test_split():
+    """Where the splits contradict each other every query is missed, and 20 a class are asked."""
+    train, test = known_classes(80), known_classes(80, name="test")
+    swapped = test[0], (test[1] + 1) % 4
+    found = probes.few_shot(train, swapped, way=4, shot=10, seed=0)
+    assert found["accuracy"] == 0
+    half = test[0], torch.where(torch.arange(80) < 40, test[1], (test[1] + 1) % 4)
+    found = probes.few_shot(train, half, way=4, shot=10, seed=0)  # all 80 test shapes are asked
+    assert found["folds"] == [0.5] * 10
+
+
+def test_few_shot_draws_from_all_classes():
+    """A class with exactly the shots and queries that are needed takes part like any other."""
+    labels = torch.tensor([0] * 30 + [1] * 30 + [2] * 10)
+    queries = torch.tensor([0] * 30 + [1] * 30 + [2] * 20)
+    features = torch.nn.functional.one_hot(labels, 3).float()
+    wrong = torch.nn.functional.one_hot(queries, 3).float()
+    wrong[queries == 2] = torch.tensor([1.0, 0, 0])  # class 2 is taken for class 0
+    found = probes.few_shot((features, labels), (wrong, queries), 3, 10, 0)
+    assert found["folds"] == pytest.approx([2 / 3] * 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"way": 5}, "4 classes, wanted 5 or more"),
+        ({"shot": 21}, "class 0 has 20 training shapes, wanted 21"),
+        ({"queries": 13}, "class 0 has 12 test shapes, wanted 13"),
+    ],
+)
+def test_few_shot_leaves_no_class_out(changes, words):
+    settings = {"way": 3, "shot": 5, "seed": 0, "queries": 10} | changes
+    with pytest.raises(ValueError, match=words):
+        probes.few_shot(known_classes(80), known_classes(48), **settings)
+    lacking = known_classes(48)
+    lacking = lacking[0][lacking[1] < 3], lacking[1][lacking[1] < 3]  # the test split lacks one
+    with pytest.raises(ValueError, match="class 3 has 0 test shapes"):
+        probes.few_shot(known_classes(80), lacking, 3, 5, 0, queries=10)
+
+
+def test_memory_of_the_support_is_no_help():
+    """Features that tell each shape apart, but no class."""
+    labels, own = torch.arange(60) % 2, torch.eye(120)
+    found = probes.few_shot((own[:60], labels), (own[60:], labels), 2, 10, 0, 20, 6)
+    assert found["accuracy"] < 0.75
+
+
+def test_the_classes_of_both_splits_must_agree():
+    """Labels are compared by number: the same number must be the same class."""
+    train, test = separable(), separable(90, name="test")
+    other = Clouds("other", "test", test.points, test.labels, ("b", "a", "c"), "none")
+    with pytest.raises(ValueError, match="other has no labels, or not the classes of made"):
+        probes.probe(flat, train, lambda: other, seed=0)
 
 
 # ---- how sure ----------------------------------------------------------------------------------
@@ -231,21 +283,22 @@ def probed(name, seed, bits, **about):
         "data": {"test": {"name": "objects", "num_shapes": len(bits)}},
         "metrics": {"probes": metrics},
         "seconds": 1.0,
+        "environment": {"device": "CPU", "packages": {"torch": "2"}, "git": {"revision": None}},
     }
 
 
 def test_probe_rows_pair_with_the_untrained_encoder():
     found = [probed("untrained", s, "1000000000" * 4) for s in (0, 1)]
     found += [probed("serp", s, "1111000000" * 4, scratch="untrained") for s in (0, 1)]
-    rows = {row["name"]: row for row in tables.probe_rows(found)}
-    assert rows["untrained"]["mean"] == pytest.approx(10) and rows["untrained"]["gain"] is None
-    assert rows["serp"]["mean"] == pytest.approx(40) and rows["serp"]["n"] == 2
-    assert rows["serp"]["gain"]["gain"] == pytest.approx(30)
-    assert rows["serp"]["significant"] == 2  # 12 gained, none lost: p = 2 / 2^12
-    assert rows["serp"]["shapes"]["gain"] == pytest.approx(30)
-    (title, heads, lines), *more = wording.tables(found)
-    assert "objects" in title and len(heads) == len(lines[0]) and not more
-    assert lines[1][-3:] == ["2 of 2 seeds", "40.00 ± 0.00", "3.0"]
+    rows = tables.probes(found)
+    assert rows["mean"].tolist() == pytest.approx([10, 40]) and rows.seeds["serp"] == 2
+    assert rows.pairs["untrained"] == 0 and math.isnan(rows.gain["untrained"])
+    assert rows.pairs["serp"] == 2 and rows.gain["serp"] == pytest.approx(30)
+    assert rows.significant["serp"] == 2  # 12 gained, none lost: p = 2 / 2^12
+    assert rows.shapes_low["serp"] < 30 < rows.shapes_high["serp"]
+    ((title, shown),) = tables.summarize(found).tables.items()
+    assert "objects" in title
+    assert shown.loc[1].tolist()[-3:] == ["2 of 2 seeds", "40.00 ± 0.00", "3.0"]
 
 
 SUITES = (

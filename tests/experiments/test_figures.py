@@ -8,9 +8,13 @@ from matplotlib.figure import Figure
 
 from serplib.evaluation.corruptions import CORRUPTIONS
 from serplib.evaluation.robustness import POINTS
-from serplib.experiments import figures, records, report
+from serplib.experiments import figures, records, report, tables
 
 FEW = records.read_suite("fewshot-laptop")["records"]
+
+
+def panels(found):
+    return figures.panels(found, tables.accuracy(found))
 
 
 def axes():
@@ -18,17 +22,17 @@ def axes():
 
 
 def test_panels_are_those_that_the_records_fill():
-    assert list(figures.panels(FEW)) == [
+    assert list(panels(FEW)) == [
         "Pre-training", "Test accuracy, mean ± sd over seeds", "Few labels", "Cost",
     ]  # fmt: skip
-    assert list(figures.panels(records.read_suite("leakage-quick")["records"])) == ["Cost"]
-    for picture in figures.draw(FEW).values():
+    assert list(panels(records.read_suite("leakage-quick")["records"])) == ["Cost"]
+    for picture in figures.draw(FEW, tables.accuracy(FEW)).values():
         assert picture.startswith(b"\x89PNG") and len(picture) > 5000
 
 
 def test_few_label_curves_are_the_means_of_the_records():
     drawn = axes()
-    figures.panels(FEW)["Few labels"](drawn)
+    panels(FEW)["Few labels"](drawn)
     lines = {c.get_label(): c.lines[0].get_xydata().tolist() for c in drawn.containers}
     assert len(lines) == 3
     for label, points in lines.items():
@@ -41,7 +45,7 @@ def test_few_label_curves_are_the_means_of_the_records():
 
 def test_loss_curves_stand_beside_the_loss_of_copying():
     drawn = axes()
-    figures.panels(FEW)["Pre-training"](drawn)
+    panels(FEW)["Pre-training"](drawn)
     dashed = [line.get_ydata()[0] for line in drawn.lines if line.is_dashed()]
     trained = [r for r in FEW if r["metrics"].get("restoration") and r["parameters"]["seed"] == 0]
     wanted = [
@@ -69,7 +73,7 @@ def robust():
 
 
 def test_robustness_curves(robust):
-    made = figures.panels(robust)
+    made = panels(robust)
     drawn = axes()
     made["Fifteen corruptions"](drawn)
     assert drawn.containers[0].lines[0].get_xdata().tolist() == [1, 2, 3, 4, 5]
@@ -81,13 +85,12 @@ def test_robustness_curves(robust):
 
 
 def test_the_table_of_robustness(robust):
-    from serplib.experiments import wording
-
-    title, heads, rows = next(t for t in wording.tables(robust) if t[0].startswith("Robustness"))
-    assert "severities 1 to 5" in title and len(heads) == len(rows[0]) == 13
-    assert rows[0][1:] == ["3", "90.0", "30.0", "30.0", "30.0", "30.0", "50.0", "25.0", "12.5",
-                           "6.2", "50.0", "40.0"]  # fmt: skip
-    assert any("Corruptions are ours" in note for note in wording.caveats(robust))
+    summary = tables.summarize(robust)
+    title, table = next(t for t in summary.tables.items() if t[0].startswith("Robustness"))
+    assert "severities 1 to 5" in title and table.shape == (1, 14)
+    assert table.loc[0].tolist()[1:] == ["3", "90.0", "", "30.0", "30.0", "30.0", "30.0", "50.0",
+                                         "25.0", "12.5", "6.2", "50.0", "40.0"]  # fmt: skip
+    assert any("corruptions are this library's" in note for note in summary.notes)
 
 
 def test_pictures_of_figure_4_are_in_the_page(tmp_path, monkeypatch):
@@ -97,7 +100,7 @@ def test_pictures_of_figure_4_are_in_the_page(tmp_path, monkeypatch):
     place = tmp_path / "runs" / "fewshot-laptop" / "figure-x-seed0-01234567"
     place.mkdir(parents=True)
     (place / "figure.png").write_bytes(b"\x89PNG figure")
-    page = report.write("fewshot", "laptop", [record], [])["path"].read_text()
+    page = report.write("fewshot", "laptop", [record], []).path.read_text()
     assert 'alt="Figure 4: &lt;i&gt;x&lt;/i&gt;"' in page
 
     assert base64.b64encode(b"\x89PNG figure").decode() in page

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from serplib import presets
-from serplib.experiments import records, runner, suites, tables
+from serplib.experiments import records, runner, suites
 
 ROOT = Path(__file__).parents[2]
 
@@ -233,65 +233,3 @@ def test_a_missing_kernel_fails_the_run_and_not_the_suite(project, monkeypatch):
     run = replace(suites.plan("tiny")[0])
     outcome = runner.run_one(run, 1)
     assert outcome["state"] == "failed" and "No space left" in outcome["message"]
-
-
-def record(name, seed, accuracy, **run):
-    right = round(40 * accuracy)
-    correct = f"{int('1' + '1' * right + '0' * (40 - right), 2):x}"
-    return {
-        "run": {"name": name, "hash": f"{name}{seed}", **run},
-        "parameters": {"seed": seed, "preset": "quick"},
-        "metrics": {"test": {"accuracy": accuracy, "correct": correct, "num_shapes": 40}},
-        "data": {"test": {"name": "objects", "num_shapes": 40}},
-        "history": [],
-        "seconds": 1.0,
-    }
-
-
-def test_corrected_figures_are_those_over_the_true_number_of_shapes():
-    values = {key: round(tables.corrected(v), 2) for key, v in tables.PUBLISHED.items()}
-    assert values == {
-        "table1/scratch": 91.77, "table1/serp": 92.42, "table1/vasp": 91.13,
-        "table2/scratch": 86.06, "table2/delta": 87.24, "table2/cdl2": 87.2,
-    }  # fmt: skip
-
-
-def test_published_figures_fit_the_wrong_divisor_and_not_the_right_one():
-    def fits(value: float, divisor: int) -> bool:
-        digits = len(str(value).split(".")[1])
-        return any(round(100 * k / divisor, digits) == value for k in range(divisor + 1))
-
-    assert all(fits(value, tables.DIVISOR) for value in tables.PUBLISHED.values())
-    impossible = {v for v in tables.PUBLISHED.values() if not fits(v, tables.TEST_SHAPES)}
-    assert impossible == {88.48, 87.85, 82.97, 84.06}
-
-
-def test_gains_are_paired_by_seed():
-    base = {0: 50.0, 1: 60.0, 2: 70.0}
-    ours = {0: 52.0, 1: 62.5, 2: 71.5, 9: 0.0}
-    gain = tables.paired_gain(ours, base)
-    assert gain["n"] == 3 and gain["gain"] == pytest.approx(2.0)
-    assert gain["high"] - gain["gain"] == pytest.approx(4.303 * 0.5 / 3**0.5)
-    assert gain["verdict"] == "better"
-    assert tables.paired_gain(base, {s: v + 2 for s, v in base.items()})["verdict"] == "worse"
-    assert tables.paired_gain({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})["verdict"] == "cannot tell"
-    assert tables.paired_gain({0: 99.0}, {0: 1.0})["verdict"] == "cannot tell"
-    assert tables.paired_gain({0: 1.0}, {1: 1.0}) is None
-
-
-def test_rows_average_over_seeds():
-    found = [record("scratch", s, a) for s, a in enumerate((0.5, 0.6, 0.7))]
-    found += [record("ours", s, a, scratch="scratch", published="table1/serp")
-              for s, a in enumerate((0.6, 0.7, 0.8))]  # fmt: skip
-    rows = {row["name"]: row for row in tables.accuracy_rows(found)}
-    assert rows["ours"]["mean"] == pytest.approx(70) and rows["ours"]["sd"] == pytest.approx(10)
-    assert rows["ours"]["gain"]["gain"] == pytest.approx(10)
-    assert rows["scratch"]["gain"] is None and rows["scratch"]["published"] is None
-    assert rows["ours"]["shapes"]["gain"] == pytest.approx(10)
-    assert rows["ours"]["significant"] == 0  # 4 of 40 shapes gained, none lost: p = 1/8
-
-
-def test_fewer_labels_come_first_and_all_labels_last():
-    wanted = ["1 label a class", "8 labels a class", "30 labels a class", "all labels"]
-    found = [record(name, 0, 0.5, group=name) for name in sorted(wanted)]
-    assert [row["group"] for row in tables.accuracy_rows(found)] == wanted

@@ -16,16 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_helpers import write_h5, write_tree
-from rich.console import Console
-from test_data import root  # noqa: F401 - a fixture
+from data_helpers import root, write_h5, write_tree  # noqa: F401 - root is a fixture
 from test_suites import TINY, changed, project, write_suite  # noqa: F401 - project is a fixture
 
 from serplib import checkpoint
 from serplib.data import DataError, load
 from serplib.data.formats import read_h5, read_npy, read_xyz
 from serplib.data.pickled import read_dat
-from serplib.experiments import records, report, suites, wording
+from serplib.experiments import records, render, report, suites, tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -303,35 +301,34 @@ class Tags(html.parser.HTMLParser):
 def test_the_report_shows_labels_as_text(hostile, project):  # noqa: F811
     failed = [{"name": LABEL, "seed": 0, "state": "failed", "message": LABEL}]
     shown = report.write("tiny", "quick", hostile, failed)
-    page = shown["path"].read_text()
+    page = shown.path.read_text()
     tags = Tags()
     tags.feed(page)
     assert "script" not in tags.seen and tags.seen >= {"table", "img", "li"}
     assert not {name for name in tags.attributes if name.startswith("on")}
     assert page.count("&lt;script&gt;alert(1)") > 3
     assert "http" not in re.sub(r"data:image/png;base64,[^\"]*", "", page)  # nothing is fetched
-    console = Console(file=io.StringIO(), width=4000)
-    report.show(shown, console)
-    assert "[red]" in console.file.getvalue()  # shown, and not obeyed
+    assert "[red]" in shown.to_text()  # markup of terminals is text as well
 
 
 def test_markdown_for_the_readme_and_the_site_holds_no_html_and_no_link(hostile):
-    text = wording.markdown(hostile)
+    text = render.to_markdown(tables.summarize(hostile))
     assert "alert(1)" in text and not re.search(r"<[A-Za-z/!?]", text) and "](" not in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows
     assert all(len(re.findall(r"(?<!\\)\|", line)) > 2 for line in rows)
 
 
-def test_kept_results_stay_between_their_marks(hostile):
-    """A label that holds the end mark cannot write into the rest of the README."""
+def test_tables_stay_between_their_marks(hostile, monkeypatch):
+    """A label that holds the end mark cannot write into the rest of the results page."""
     for record in hostile:
         if "label" in record["run"]:
             record["run"]["label"] += "<!-- end of quick-quick -->"
     before = "# top\n<!-- results quick-quick -->\nold\n<!-- end of quick-quick -->\nthe rest\n"
-    once = report.fill(before, "quick-quick", hostile)
+    monkeypatch.setattr(records, "read_suite", lambda name: {"records": hostile})
+    once = report.renew(before)
     assert once.startswith("# top\n") and once.endswith("<!-- end of quick-quick -->\nthe rest\n")
-    assert report.fill(once, "quick-quick", hostile) == once
+    assert report.renew(once) == once
 
 
 def test_the_tiny_suite_is_harmless_itself(project):  # noqa: F811

@@ -1,0 +1,416 @@
+"""The experiments as functions from parameters to a record (paper, section 4).
+
+Each experiment notebook is one call of the function of its name. A script with such a call can be
+started by ``accelerate launch``: all processes train, the main process writes. Arguments that the
+functions share:
+
+    preset: a name in `presets.PRESETS`; changes: settings that differ from it, by dotted name.
+    model: ``"pointnet"``, ``"transformer"``, ``"vasp"`` or ``"masked"``.
+    dataset: as ``serp data list`` prints it; data_seed: of the built-in shapes and of subsets.
+    train_shapes, test_shapes: numbers of clouds, 0 for all.
+    encoder: safetensors file of a pre-trained encoder, empty for none.
+    mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``; tracker: of Accelerate, such as
+        ``"tensorboard"``, empty for none.
+    seed: of weights, order, perturbation and dropout.
+    folder: for checkpoint, weights and ``record.json``.
+    run: name and hash of the run for the report; by default those of a run by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from serplib import checkpoint, presets, training
+from serplib.classifier import Classifier, autoencoder, parameters_in_millions, predict
+from serplib.data import load, modelnet40_c
+from serplib.data.common import Clouds, DataError
+from serplib.data.splits import few_labels, hold_out, same_classes
+from serplib.evaluation import leakage as leakage_module
+from serplib.evaluation import probes, reconstruction
+from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
+from serplib.evaluation.robustness import robustness as measure_robustness
+from serplib.experiments import records
+from serplib.pointnet import PointNetEncoder
+from serplib.pretext import Pretext
+from serplib.seeding import named_generator, named_seed
+from serplib.transformer import SerpTransformer, TransformerEncoder
+
+Panels = dict[str, dict[str, Tensor]]  # title -> role -> points, as `plots.show_clouds` takes them
+_BY_HAND = {"name": "by-hand", "hash": "by-hand"}
+_NOT_RECORDED = {"encoder", "tracker", "folder", "run"}
+
+
+class Result(NamedTuple):
+    """The record, as written to ``record.json``, and tensors for the pictures of the notebook."""
+
+    record: dict[str, Any]
+    shown: dict[str, Any]
+
+
+def pretrain(
+    *,
+    preset: str = "quick",
+    model: str = "transformer",
+    changes: dict[str, Any] | None = None,
+    dataset: str = "objects",
+    train_shapes: int = 512,
+    valid_shapes: int = 64,
+    data_seed: int = 0,
+    mixed_precision: str = "no",
+    tracker: str = "",
+    seed: int = 0,
+    folder: str = "runs/by-hand/pretrain",
+    run: dict[str, Any] | None = None,
+) -> Result:
+    """Train an autoencoder on its pretext task and measure how well it restores (section 4.1).
+
+    Args:
+        valid_shapes: clouds held out from training, at least 1. For the others see the module.
+
+    Returns:
+        A record with the metric ``restoration``, and panels of four restored clouds.
+    """
+    given, started = dict(locals()), time.perf_counter()
+    settings = presets.build(preset, changes or {})
+    train, valid = _pretraining_split(dataset, train_shapes, valid_shapes, data_seed)
+    optim = settings.pretrain_pointnet if model == "pointnet" else settings.pretrain_transformer
+    steps = optim.epochs * len(training.epoch_batches(len(train), optim.batch_size, seed, 0))
+    torch.manual_seed(named_seed(seed, "weights"))
+    network = autoencoder(settings, model, total_steps=steps)
+    task = Pretext(network, settings.corruption)
+    accelerator = _accelerator(mixed_precision, tracker, folder, run)
+    history = training.pretrain(
+        task, train.points, valid.points, optim, seed, Path(folder) / "checkpoint", accelerator
+    )
+    restoration = reconstruction.restoration(task, valid.points, seed)
+    doubled = valid.points
+    if dataset in ("objects", "procedural"):  # made to order: halves with all points of a cloud
+        doubled = load(dataset, "train", num_shapes=64, num_points=2 * doubled.shape[1]).points
+    restoration |= reconstruction.resample_baseline(doubled, seed)
+
+    generator = named_generator(seed, "picture", device=accelerator.device)
+    pair = task.corrupt(valid.points[:4].to(accelerator.device), generator)
+    names = [f"shape {i}" for i in range(len(pair[0]))]
+    shown = _restoration_panels(names, *pair, {"restored": network.eval().restore(pair[0])})
+    _save(network, folder, "autoencoder")
+    _save(network.encoder, folder, "encoder")
+    data, metrics = {"train": train, "valid": valid}, {"restoration": restoration}
+    return Result(_record(given, started, data, metrics, history, network), shown)
+
+
+def _published_corruptions(
+    classify: Callable[[Tensor], Tensor], test: Clouds, severities: tuple[int, ...]
+) -> dict[str, float]:
+    """Score the files of ModelNet40-C; warn and return nothing if they do not fit the test set."""
+    try:
+        modelnet40_c.locate()
+    except DataError:
+        return {}
+    try:
+        return score_modelnet40_c(classify, test, severities) if test.name == "modelnet40" else {}
+    except DataError as error:
+        warnings.warn(f"ModelNet40-C is not scored: {error}", stacklevel=2)
+        return {}
+
+
+def finetune(
+    *,
+    preset: str = "quick",
+    model: str = "transformer",
+    changes: dict[str, Any] | None = None,
+    dataset: str = "objects",
+    train_shapes: int = 512,
+    test_dataset: str = "",
+    test_shapes: int = 0,
+    data_seed: int = 0,
+    labels_per_class: int = 0,
+    valid_fraction: float = 0.1,
+    robustness: int = 0,
+    encoder: str = "",
+    mixed_precision: str = "no",
+    tracker: str = "",
+    seed: int = 0,
+    folder: str = "runs/by-hand/finetune",
+    run: dict[str, Any] | None = None,
+) -> Result:
+    """Train a classifier on an encoder and test it once, at the end (section 4.2).
+
+    The kept labels and the validation clouds depend on the seed only, so that variants with the
+    same seed learn from the same clouds.
+
+    Args:
+        test_dataset: test on its clouds of the same categories; empty for ``dataset``.
+        labels_per_class: labelled clouds kept of each class, 0 for all.
+        valid_fraction: share of each class that picks the epoch; 0 keeps the last epoch.
+        robustness: also test on corrupted clouds of severities 1 to this, and on the files of
+            ModelNet40-C if they are there; 0 does not. For the others see the module.
+
+    Returns:
+        A record with the metrics ``test`` and, if asked for, ``robustness`` and ``modelnet40_c``;
+        nothing to draw.
+    """
+    test_dataset = test_dataset or dataset
+    given, started = dict(locals()), time.perf_counter()
+    settings = presets.build(preset, changes or {})
+    train = load(dataset, "train", num_shapes=train_shapes or None, seed=data_seed)
+    if labels_per_class:
+        train = few_labels(train, labels_per_class, seed)
+    valid = None
+    if valid_fraction:
+        train, valid = hold_out(train, valid_fraction, seed)
+    body = _encoder(settings, model, seed, encoder)
+    tuning = settings.finetune
+    classifier = Classifier(
+        body, len(train.classes), tuning.head_widths, tuning.dropout, tuning.freeze
+    )
+
+    @cache
+    def load_test() -> Clouds:
+        clouds = load(test_dataset, "test", num_shapes=test_shapes or None, seed=data_seed)
+        return clouds if test_dataset == dataset else same_classes(clouds, train.classes)
+
+    history, result = training.finetune(
+        classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
+        Path(folder) / "checkpoint", _accelerator(mixed_precision, tracker, folder, run),
+    )  # fmt: skip
+    metrics, test = {"test": result}, load_test()
+    if robustness:
+        severities = tuple(range(1, robustness + 1))
+        classify = partial(predict, classifier)
+        metrics["robustness"] = measure_robustness(classify, test, 0, severities)
+        if published := _published_corruptions(classify, test, severities):
+            metrics["modelnet40_c"] = published
+    _save(classifier, folder, "classifier")
+    data = {"train": train, "test": test} | ({} if valid is None else {"valid": valid})
+    return Result(_record(given, started, data, metrics, history, classifier), {})
+
+
+def probe(
+    *,
+    preset: str = "quick",
+    model: str = "transformer",
+    changes: dict[str, Any] | None = None,
+    dataset: str = "objects",
+    train_shapes: int = 512,
+    test_shapes: int = 0,
+    data_seed: int = 0,
+    heads: list[str] | tuple[str, ...] = ("svm", "knn"),
+    few_shot: bool = False,
+    encoder: str = "",
+    seed: int = 0,
+    folder: str = "runs/by-hand/probe",
+    run: dict[str, Any] | None = None,
+) -> Result:
+    """Train classifiers on the features of a frozen encoder (section 4.2).
+
+    Args:
+        model: also ``"handmade"``, features that need no network.
+        heads: names in `probes.HEADS`.
+        few_shot: also 5 and 10 way, 10 and 20 shot episodes. For the others see the module.
+
+    Returns:
+        A record with the metric ``probes``; the ``features`` of the test shapes ``(S, D)``, their
+        ``labels`` and ``classes``, and the ``singular_values`` of 512 training shapes' features.
+    """
+    heads = list(heads)
+    given, started = dict(locals()), time.perf_counter()
+    settings = presets.build(preset, changes or {})
+    embed = probes.handmade
+    if model != "handmade":
+        body = _encoder(settings, model, seed, encoder)
+        embed = partial(probes.features, body.to("cuda" if torch.cuda.is_available() else "cpu"))
+    train = load(dataset, "train", num_shapes=train_shapes or None, seed=data_seed)
+    load_test = cache(partial(load, dataset, "test", test_shapes or None, seed=data_seed))
+    found = probes.probe(embed, train, load_test, seed, heads=tuple(heads))
+    test = load_test()
+    assert test.labels is not None  # else probe() has raised
+    embedded = embed(test.points)  # (S, D)
+    if few_shot:
+        splits = (embed(train.points), train.labels), (embedded, test.labels)
+        for way, shot in ((5, 10), (5, 20), (10, 10), (10, 20)):
+            found[f"few_shot_{way}w{shot}s"] = probes.few_shot(*splits, way, shot, seed)
+    if encoder:  # similarity to the untrained encoder of the same seed
+        untrained = _encoder(settings, model, seed).to(next(body.parameters()).device)
+        features = probes.features(untrained, test.points)
+        found["cka_untrained"] = probes.linear_cka(embedded, features)
+    shown = {"features": embedded, "labels": test.labels, "classes": test.classes}
+    shown["singular_values"] = torch.linalg.svdvals(embed(train.points[:512]))
+    return Result(_record(given, started, {"train": train, "test": test}, {"probes": found}), shown)
+
+
+def figure4(
+    *,
+    preset: str = "quick",
+    model: str = "transformer",
+    changes: dict[str, Any] | None = None,
+    dataset: str = "objects",
+    test_shapes: int = 300,
+    kinds: str = "chair airplane table lamp",
+    data_seed: int = 0,
+    encoder: str = "",
+    seed: int = 0,
+    folder: str = "runs/by-hand/figure4",
+    run: dict[str, Any] | None = None,
+) -> Result:
+    """Restore test shapes with a trained autoencoder, as in the paper's Figure 4 (section 4.4).
+
+    Args:
+        kinds: categories; the first test shape of each is drawn.
+        encoder: of a pre-training, whose autoencoder lies in the same folder; empty for an
+            untrained one. For the others see the module.
+
+    Returns:
+        A record with the metric ``restoration`` on the test shapes, and the panels of the figure.
+    """
+    given, started = dict(locals()), time.perf_counter()
+    settings = presets.build(preset, changes or {})
+    torch.manual_seed(named_seed(seed, "weights"))
+    network = autoencoder(settings, model)
+    if encoder:
+        path = Path(encoder).with_name("autoencoder.safetensors")
+        checkpoint.load_module(network, path)
+    task = Pretext(network.eval(), settings.corruption)
+    test = load(dataset, "test", num_shapes=test_shapes or None, seed=data_seed)
+    if test.labels is None:
+        raise ValueError(f"{dataset} has no labels: kinds cannot be chosen")
+    names = [test.classes[label] for label in test.labels.tolist()]
+    chosen = [names.index(kind) for kind in kinds.split() if kind in names]
+    pair = task.corrupt(test.points[chosen], named_generator(seed, "figure 4"))
+    restored = {"restored": network.restore(pair[0])}
+    if isinstance(network, SerpTransformer):  # VASP, too
+        clean_centers = network.restore(pair[0], pair[1], centers="clean")
+        restored["restored, on clean centres"] = clean_centers
+    shown = _restoration_panels([names[i] for i in chosen], *pair, restored)
+    restoration = reconstruction.restoration(task, test.points, seed)
+    restoration |= reconstruction.resample_baseline(test.points, seed)
+    return Result(_record(given, started, {"test": test}, {"restoration": restoration}), shown)
+
+
+def leakage(
+    *,
+    preset: str = "quick",
+    model: str = "transformer",
+    changes: dict[str, Any] | None = None,
+    dataset: str = "objects",
+    train_shapes: int = 512,
+    valid_shapes: int = 64,
+    data_seed: int = 0,
+    seed: int = 0,
+    folder: str = "runs/by-hand/leakage",
+    run: dict[str, Any] | None = None,
+) -> Result:
+    """Measure what patch positions alone explain of a reconstruction (sections 1 and 3.3).
+
+    Args:
+        valid_shapes: clouds held out from training, at least 1. For the others see the module.
+
+    Returns:
+        A record with the metric ``leakage``; nothing to draw.
+    """
+    given, started = dict(locals()), time.perf_counter()
+    settings = presets.build(preset, changes or {})
+    train, valid = _pretraining_split(dataset, train_shapes, valid_shapes, data_seed)
+    found = leakage_module.leakage(settings, model, train.points, valid.points, seed)
+    return Result(_record(given, started, {"train": train, "valid": valid}, {"leakage": found}), {})
+
+
+# ---- shared steps ------------------------------------------------------------------------------
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # set by accelerate launch and torchrun
+
+
+def _save(module: nn.Module, folder: str, name: str) -> None:
+    if _is_main_process():
+        checkpoint.save_module(module, Path(folder) / f"{name}.safetensors")
+
+
+def _record(
+    given: dict[str, Any],
+    started: float,
+    data: dict[str, Clouds],
+    metrics: dict[str, Any],
+    history: list[dict[str, float]] | None = None,
+    module: nn.Module | None = None,
+) -> dict[str, Any]:
+    """Make the record of a run and write it.
+
+    Args:
+        given: the arguments of the pipeline.
+        started: time of its start.
+        data, metrics, history: as in `records.make`.
+        module: whose parameters are counted, if one was trained.
+    """
+    parameters = {key: value for key, value in given.items() if key not in _NOT_RECORDED}
+    parameters["changes"] = given["changes"] or {}
+    if "encoder" in given:
+        parameters["pretrained"] = bool(given["encoder"])
+    more: dict[str, Any] = {"run": given["run"] or _BY_HAND}
+    if module is not None:
+        more["millions_of_parameters"] = parameters_in_millions(module)
+    seconds = time.perf_counter() - started
+    record = records.make(parameters, data, metrics, history or [], seconds, **more)
+    if _is_main_process():
+        records.write_json(Path(given["folder"]) / "record.json", record)
+    return record
+
+
+def _pretraining_split(
+    dataset: str, train_shapes: int, valid_shapes: int, data_seed: int
+) -> tuple[Clouds, Clouds]:
+    """Load training clouds and hold some out; the test split is not touched."""
+    total = train_shapes + valid_shapes if train_shapes else None
+    clouds = load(dataset, "train", num_shapes=total, seed=data_seed)
+    if not 0 < valid_shapes < len(clouds):
+        raise ValueError(f"valid_shapes is {valid_shapes}, wanted 1 to {len(clouds) - 1}")
+    order = torch.randperm(len(clouds), generator=named_generator(data_seed, "pretraining split"))
+    return clouds.subset(order[:-valid_shapes]), clouds.subset(order[-valid_shapes:])
+
+
+def _encoder(
+    settings: presets.Preset, model: str, seed: int, weights: str = ""
+) -> PointNetEncoder | TransformerEncoder:
+    """Build an encoder; load its weights from a safetensors file if one is given."""
+    torch.manual_seed(named_seed(seed, "weights"))
+    encoder = autoencoder(settings, model).encoder
+    if weights:
+        checkpoint.load_module(encoder, Path(weights))
+    return encoder
+
+
+def _accelerator(
+    mixed_precision: str, tracker: str, folder: str, run: dict[str, Any] | None
+) -> Accelerator:
+    accelerator = Accelerator(
+        cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision,
+        log_with=tracker or None, project_dir=folder,
+    )  # fmt: skip
+    if tracker:
+        accelerator.init_trackers((run or _BY_HAND)["name"])
+    return accelerator
+
+
+def _restoration_panels(
+    names: list[str], perturbed: Tensor, clean: Tensor, touched: Tensor, restored: dict[str, Tensor]
+) -> Panels:
+    """Arrange a row of panels a shape: clean, corrupted, and each restoration."""
+    panels: Panels = {}
+    for i, name in enumerate(names):
+        panels[name] = {"clean": clean[i]}
+        panels[f"{name}: corrupted"] = {
+            "neutral": perturbed[i][~touched[i]],
+            "perturbed": perturbed[i][touched[i]],
+        }
+        panels |= {f"{name}: {how}": {"restored": points[i]} for how, points in restored.items()}
+    return panels

@@ -1,0 +1,90 @@
+"""Render the tables and notes of a suite as text, HTML or Markdown."""
+
+from __future__ import annotations
+
+import base64
+import html
+import re
+import textwrap
+
+import pandas as pd
+
+from serplib.experiments.tables import Summary
+
+
+def to_text(summary: Summary, width: int = 80) -> str:
+    """Render for a terminal: tables wider than ``width`` continue below, cells are not cut."""
+    parts = []
+    for title, frame in summary.tables.items():
+        first = frame.columns[0]
+        rows = frame.map(_one_line).set_index(first).rename_axis(index=None, columns=first)
+        text = rows.to_string(line_width=width)
+        parts += [_one_line(title), re.sub(r" +\\?$", "", text, flags=re.MULTILINE), ""]
+    return "\n".join([*parts, *(textwrap.fill(note, width) for note in summary.notes)])
+
+
+def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
+            failed: list[str]) -> str:  # fmt: skip
+    """Render one self-contained page.
+
+    Args:
+        title: of the page.
+        summary: None where no run has finished.
+        pictures: PNG by alternative text.
+        failed: a line for each run that failed.
+    """
+    body = [f"<h1>{html.escape(title)}</h1>"]
+    if summary is not None:
+        with pd.option_context("display.max_colwidth", None):  # else long labels are cut
+            for head, frame in summary.tables.items():
+                body += [f"<h2>{html.escape(head)}</h2>", frame.to_html(index=False, border=0)]
+        body += [f"<p>{html.escape(note)}</p>" for note in summary.notes]
+    for alt, png in pictures.items():
+        data = base64.b64encode(png).decode()
+        body.append(f'<p><img src="data:image/png;base64,{data}" alt="{html.escape(alt)}"></p>')
+    if summary is not None:
+        body.append(f"<p>{html.escape(summary.environment)}.</p>")
+    if failed:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in failed)
+        body.append(f"<h2>Runs that failed</h2><ul>{lines}</ul>")
+    return _PAGE.format(title=html.escape(title), body="\n".join(body))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>SeRP: {title}</title><style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
+padding: 0 1rem }}
+table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc;
+text-align: left }} img {{ max-width: 100% }}
+</style></head><body>
+{body}
+</body></html>
+"""
+
+
+def to_markdown(summary: Summary) -> str:
+    """Render the tables with their notes; labels cannot form HTML or links."""
+    lines = []
+    for title, frame in summary.tables.items():
+        lines += [f"**{_plain(title)}**", "", table_to_markdown(frame), ""]
+    lines += [*map(_plain, summary.notes), "", _plain(summary.environment) + "."]
+    return "\n".join(lines) + "\n"
+
+
+def table_to_markdown(frame: pd.DataFrame) -> str:
+    """Render one frame of text."""
+    rows = [list(frame.columns), *frame.values.tolist()]
+    lines = ["| " + " | ".join(_plain(cell).replace("|", "\\|") for cell in row) + " |"
+             for row in rows]  # fmt: skip
+    lines.insert(1, "| --- " * len(frame.columns) + "|")
+    return "\n".join(lines)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plain(text: str) -> str:
+    """Return one line in which no HTML and no link begins: labels come from files."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", _one_line(text))
+    return text.replace("](", "]\\(")

@@ -1,0 +1,44 @@
+"""Intervals over seeds are scipy's paired Student's t, for any number of seeds."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from serplib.evaluation.significance import mean_sd, paired_gain
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10, 11, 30])
+def test_the_interval_over_seeds_is_scipys(seeds):
+    generator = np.random.default_rng(seeds)
+    ours = dict(enumerate(generator.normal(0.5, 1, seeds)))
+    base = dict(enumerate(generator.normal(0, 1, seeds)))
+    gain = paired_gain(ours, base)
+    test = stats.ttest_rel(list(ours.values()), list(base.values()))
+    interval = test.confidence_interval(0.95)
+    assert (gain["low"], gain["high"]) == pytest.approx((interval.low, interval.high))
+    assert (gain["verdict"] != "not significant") == (test.pvalue < 0.05)
+
+
+def test_eleven_seeds_have_ten_degrees_of_freedom():
+    gains = {seed: float(seed) for seed in range(11)}
+    found = paired_gain(gains, dict.fromkeys(gains, 0.0))
+    assert found["high"] - found["gain"] == pytest.approx(2.228 * 11**0.5 / 11**0.5, abs=1e-3)
+
+
+def test_gains_are_paired_by_seed():
+    base = {0: 50.0, 1: 60.0, 2: 70.0}
+    ours = {0: 52.0, 1: 62.5, 2: 71.5, 9: 0.0}
+    gain = paired_gain(ours, base)
+    assert gain["n"] == 3 and gain["gain"] == pytest.approx(2.0)
+    assert gain["high"] - gain["gain"] == pytest.approx(4.3027 * 0.5 / 3**0.5, rel=1e-4)
+    assert gain["verdict"] == "significant gain"
+    raised = {seed: value + 2 for seed, value in base.items()}
+    assert paired_gain(base, raised)["verdict"] == "significant loss"
+    assert paired_gain({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})["verdict"] == "not significant"
+    assert paired_gain({0: 99.0}, {0: 1.0})["verdict"] == "not significant"
+    assert paired_gain({0: 1.0}, {1: 1.0}) is None
+
+
+def test_mean_and_sample_standard_deviation():
+    assert mean_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
+    assert mean_sd([1.0])[0] == 1.0 and np.isnan(mean_sd([1.0])[1])

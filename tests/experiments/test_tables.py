@@ -1,0 +1,152 @@
+"""Tables: records to frames, frames to text, HTML and Markdown; each number computed once."""
+
+import html
+import math
+import re
+
+import pandas as pd
+import pytest
+
+from serplib.experiments import records, render, report, tables
+
+
+def record(name, seed, accuracy, **run):
+    right = round(40 * accuracy)
+    correct = f"{int('1' + '1' * right + '0' * (40 - right), 2):x}"
+    return {
+        "run": {"name": name, "hash": f"{name}{seed}", **run},
+        "parameters": {"seed": seed, "preset": "quick"},
+        "metrics": {"test": {"accuracy": accuracy, "correct": correct, "num_shapes": 40}},
+        "data": {"test": {"name": "objects", "num_shapes": 40}},
+        "history": [],
+        "seconds": 1.0,
+        "environment": {"device": "CPU", "packages": {"torch": "2"}, "git": {"revision": None}},
+    }
+
+
+def test_corrected_figures_are_those_over_the_true_number_of_shapes():
+    values = {key: round(tables.corrected(v), 2) for key, v in tables.PUBLISHED.items()}
+    assert values == {
+        "table1/scratch": 91.77, "table1/serp": 92.42, "table1/vasp": 91.13,
+        "table2/scratch": 86.06, "table2/delta": 87.24, "table2/cdl2": 87.2,
+    }  # fmt: skip
+
+
+def test_published_figures_fit_the_wrong_divisor_and_not_the_right_one():
+    def fits(value: float, divisor: int) -> bool:
+        digits = len(str(value).split(".")[1])
+        return any(round(100 * k / divisor, digits) == value for k in range(divisor + 1))
+
+    assert all(fits(value, tables.DIVISOR) for value in tables.PUBLISHED.values())
+    impossible = {v for v in tables.PUBLISHED.values() if not fits(v, tables.TEST_SHAPES)}
+    assert impossible == {88.48, 87.85, 82.97, 84.06}
+
+
+# ---- frames ------------------------------------------------------------------------------------
+
+
+def test_rows_average_over_seeds():
+    found = [record("scratch", s, a) for s, a in enumerate((0.5, 0.6, 0.7))]
+    found += [record("ours", s, a, scratch="scratch", published="table1/serp")
+              for s, a in enumerate((0.6, 0.7, 0.8))]  # fmt: skip
+    rows = tables.accuracy(found)
+    assert rows["mean"].tolist() == pytest.approx([60, 70]) and rows.sd["ours"] == pytest.approx(10)
+    assert rows.gain["ours"] == pytest.approx(10) and rows.pairs.tolist() == [0, 3]
+    assert math.isnan(rows.gain["scratch"]) and math.isnan(rows.published["scratch"])
+    assert rows.shapes_low["ours"] < 10 < rows.shapes_high["ours"]
+    assert rows.significant["ours"] == 0  # 4 of 40 shapes gained, none lost: p = 1/8
+    assert rows.gain_text.tolist() == ["", "+10.00 [+10.00, +10.00] significant gain"]
+
+
+def test_one_seed_decides_nothing():
+    found = [record("scratch", 0, 0.5), record("ours", 0, 0.9, scratch="scratch")]
+    assert tables.accuracy(found).gain_text["ours"] == "+40.00, one seed: not significant"
+
+
+def test_fewer_labels_come_first_and_all_labels_last():
+    wanted = ["1 label a class", "8 labels a class", "30 labels a class", "all labels"]
+    found = [record(name, 0, 0.5, group=name) for name in sorted(wanted)]
+    assert tables.accuracy(found)["group"].tolist() == wanted
+
+
+def test_without_records_of_a_kind_its_frame_is_empty():
+    found = [record("scratch", 0, 0.5)]
+    assert tables.probes(found).query("pairs > 0").empty
+    assert tables.accuracy([]).query("pairs > 0").empty
+    assert tables.means(found, "restoration").empty
+    assert list(tables.summarize(found).tables) == ["Accuracy on objects, %"]
+
+
+def test_each_bootstrap_is_computed_once(monkeypatch):
+    calls = []
+    original = tables.bootstrap_gain
+    monkeypatch.setattr(tables, "bootstrap_gain", lambda *a: calls.append(a) or original(*a))
+    found = records.read_suite("table1-laptop")["records"]
+    render.to_markdown(tables.summarize(found))
+    assert len(calls) == 6  # three fine-tuned and three frozen variants with a baseline
+
+
+# ---- text --------------------------------------------------------------------------------------
+
+LONG = "SeRP, of which the label is longer than a cell that pandas shows: sixty characters and more"
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """The widest tables of the committed records, and a label of 90 characters."""
+    found = records.read_suite("robustness-laptop")["records"]
+    found = [r | {"run": r["run"] | {"label": LONG}} if r["run"]["name"] == "robust-serp" else r
+             for r in found]  # fmt: skip
+    return tables.summarize(found)
+
+
+def test_tables_fit_eighty_columns_and_no_name_is_cut():
+    summary = tables.summarize(records.read_suite("robustness-laptop")["records"])
+    text = render.to_text(summary, 80)
+    assert max(map(len, text.splitlines())) <= 83 and "..." not in text  # one title has 83
+    for frame in summary.tables.values():
+        for cell in {*frame.columns, *frame.to_numpy().flatten()}:
+            assert cell in text, cell
+
+
+def test_a_label_wider_than_the_terminal_is_kept_whole(wide):
+    assert LONG in render.to_text(wide, 80)
+
+
+def test_html_and_markdown_show_the_same_frames(wide):
+    page, text = render.to_html("x", wide, {}, []), render.to_markdown(wide)
+    shown = re.findall(r"<table.*?</table>", page, re.DOTALL)
+    assert len(shown) == len(wide.tables) == text.count("\n**") + 1
+    for table, frame in zip(shown, wide.tables.values()):
+        cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", table)
+        assert list(map(html.unescape, cells)) == [*frame, *frame.to_numpy().flatten()]
+        assert render.table_to_markdown(frame) in text
+    assert all(html.escape(note) in page and note in text for note in wide.notes)
+
+
+def test_a_label_cannot_break_a_markdown_table():
+    frame = pd.DataFrame({"a|b": ["<b>x</b> | y\nz", "[t](u)"]})
+    assert render.table_to_markdown(frame).splitlines() == [
+        "| a\\|b |", "| --- |", "| &lt;b>x&lt;/b> \\| y z |", "| [t]\\(u) |",
+    ]  # fmt: skip
+
+
+# ---- pages -------------------------------------------------------------------------------------
+
+
+def test_only_marked_tables_of_the_results_page_are_renewed():
+    begin, end = "<!-- results leakage-quick -->", "<!-- end of leakage-quick -->"
+    page = f"top\n{begin}\nstale\n{end}\nbetween\n<!-- results open -->\nrest\n"
+    made = report.renew(page)
+    assert made.startswith(f"top\n{begin}\n**Leakage") and "stale" not in made
+    assert made.endswith(f"{end}\nbetween\n<!-- results open -->\nrest\n")
+    assert report.renew(made) == made
+
+
+def test_the_readme_is_never_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
+    (tmp_path / "README.md").write_text("<!-- results tiny-quick -->\n<!-- end of tiny-quick -->\n")
+    before = (tmp_path / "README.md").read_bytes()
+    report.keep("tiny", "quick", [record("scratch", 0, 0.5)])
+    assert (tmp_path / "README.md").read_bytes() == before
+    assert len(records.read_suite("tiny-quick")["records"]) == 1
