@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from serplib.perturbation import Perturbation
-from serplib.point_mae import MaskedConfig
+from serplib.point_mae import PointMAEConfig
 from serplib.pointnet import PointNetConfig
 from serplib.pretext import Augmentation, Corruption
 from serplib.transformer import TransformerConfig
@@ -48,6 +48,10 @@ class Optim:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs}: must be at most epochs, {self.epochs}"
+            )
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ class Preset:
     pointnet: PointNetConfig = PointNetConfig()
     transformer: TransformerConfig = TransformerConfig()
     vasp: VaspConfig = VaspConfig()
-    masked: MaskedConfig = MaskedConfig()
+    masked: PointMAEConfig = PointMAEConfig()
     pretrain_pointnet: Optim = Optim(epochs=100)
     pretrain_transformer: Optim = Optim(epochs=300)
     finetune: Finetune = Finetune()

@@ -48,10 +48,13 @@ def require_same_run(folder: Path, stored: Identity, current: Identity) -> None:
     names.sort(key=lambda name: name.count("."))  # general settings before parts of the model
     shown = [f"{n} was {stored.get(n)!r} and is {current.get(n)!r}" for n in names[:4]]
     more = f", and {len(names) - 4} more" if len(names) > 4 else ""
-    longer = ", or pass extend=True to add epochs" if names == ["optim.epochs"] else ""
+    hint = {
+        ("optim.epochs",): ", or pass extend=True to add epochs",
+        ("initial weights",): ", or build the model with the same seed or the same encoder",
+    }.get(tuple(names), "")
     raise ValueError(
         f"{folder} holds a run with other settings ({', '.join(shown)}{more}): choose another "
-        f"folder, or delete this one to train anew{longer}"
+        f"folder, or delete this one to train anew{hint}"
     )
 
 

@@ -16,7 +16,13 @@ from tqdm.auto import tqdm
 from serplib import checkpoint
 from serplib.data.common import absolute_path
 from serplib.experiments.accelerators import Prepared, fresh_accelerator, supported
-from serplib.experiments.identity import Identity, identify, require_same_run, settings_of
+from serplib.experiments.identity import (
+    Identity,
+    fingerprint,
+    identify,
+    require_same_run,
+    settings_of,
+)
 from serplib.presets import Optim
 from serplib.seeding import named_generator, named_seed
 
@@ -108,6 +114,8 @@ class Loop:
             return
         weights, state = saved
         stored = state.get("identity", {})
+        if identity["initial weights"] in map(fingerprint, weights.values()):  # already loaded
+            identity["initial weights"] = stored.get("initial weights")
         epochs = stored.get("optim.epochs", [])  # of the run, then of each time it was extended
         if extend and epochs[-1:] <= [self.optim.epochs]:
             more = [] if epochs[-1:] == [self.optim.epochs] else [self.optim.epochs]

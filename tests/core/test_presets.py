@@ -194,7 +194,7 @@ def test_build_changes_what_is_only_valid_together(order):
     assert built.transformer.fusion == "add" and built.transformer.positions_every_block
     back = {"transformer.positions_every_block": False, "transformer.fusion": "concat"}
     assert build("authors_code", back).transformer.fusion == "concat"
-    with pytest.raises(ValueError, match="set positions_every_block=True"):
+    with pytest.raises(ValueError, match="positions_every_block=True"):
         build("paper", {"transformer.fusion": "add"})
 
 
@@ -273,6 +273,7 @@ def test_build_takes_what_yaml_and_json_give():
         ),
         ({"pretrain_pointnet.epochs": 0}, "epochs is 0: must be greater than 0"),
         ({"pretrain_pointnet.batch_size": 0}, "batch_size is 0"),
+        ({"pretrain_pointnet.warmup_epochs": 101}, r"warmup_epochs is 101\.0: must be at most epo"),
         ({"corruption.perturbation.sigma": -1.0}, r"sigma is -1\.0"),
     ],
 )

@@ -64,7 +64,7 @@ PRETRAIN = {
     "validation data": ({"valid": VALID.flip(0)}, "valid clouds was"),
     "model": ({"model": {"alpha_cls": 0.1}}, r"model\.config\.alpha_cls was 0\.001 and is 0\.1"),
     "width": ({"model": {"decoder_widths": (9, 8, 7, 5)}}, r"decoder_widths was \(9, 8, 7, 6\)"),
-    "initial weights": ({"init": 1}, "initial weights was 'sum"),
+    "initial weights": ({"init": 1}, "initial weights was 'sum.*or build the model with the same"),
     "the caller's": ({"identity": {"revision": "b"}}, "revision was 'a' and is 'b'"),
     "fewer epochs": ({"optim": {"epochs": 1}}, r"optim\.epochs was \[2\] and is \[1\]"),
     "more epochs": ({"optim": {"epochs": 3}}, r"optim\.epochs was \[2\].*or pass extend=True"),
@@ -153,6 +153,19 @@ def test_a_longer_schedule_goes_on_knowingly(tmp_path):
     refused(pretrain, tmp_path, {"optim": {"epochs": 6}, "extend": True, "seed": 1}, "seed was 0")
 
 
+def test_the_trained_model_itself_may_go_on(tmp_path):
+    """In one notebook: train, then train the same object for longer."""
+    torch.manual_seed(0)
+    task = Pretext(SerpPointNet(POINTNET), CORRUPTION)
+    run = (task, TRAIN, VALID)
+    short = training.pretrain(*run, OPTIM, 0, tmp_path)
+    assert training.pretrain(*run, OPTIM, 0, tmp_path) == short
+    longer = dataclasses.replace(OPTIM, epochs=3)
+    assert len(training.pretrain(*run, longer, 0, tmp_path, extend=True)) == 3
+    other, _ = pretrain(tmp_path, optim={"epochs": 3}, extend=True)
+    assert all(torch.equal(tensor, other[name]) for name, tensor in task.state_dict().items())
+
+
 def test_extend_changes_nothing_where_nothing_was_shorter(tmp_path):
     _, history = pretrain(tmp_path / "a")
     assert pretrain(tmp_path / "b", extend=True)[1] == history
@@ -170,9 +183,7 @@ def test_other_versions_are_refused(name, tmp_path, monkeypatch):
 def test_a_checkpoint_without_settings_is_refused(tmp_path):
     weights, _ = pretrain(tmp_path / "run")
     checkpoint.save(tmp_path / "old", 2, {"model": weights}, {"epoch": 2, "history": []})
-    with pytest.raises(
-        ValueError, match=r"old holds a run .* settings \(seed was None and"
-    ):
+    with pytest.raises(ValueError, match=r"old holds a run .* settings \(seed was None and"):
         pretrain(tmp_path / "old")
 
 
