@@ -1,7 +1,7 @@
-"""The pictures of the course: one palette, one camera, and a text for who cannot see them.
+"""The figures of the course: one palette, one camera, and alternative text.
 
 Matplotlib alone, without pyplot and without any Jupyter package. Every function returns a
-`Picture`, a figure that a notebook shows as a small PNG together with its alternative text.
+`CourseFigure`, which a notebook shows as a small PNG together with its alternative text.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
-# Okabe-Ito: told apart with every common kind of colour blindness, and in greyscale by lightness.
+# Okabe-Ito: distinct with every common kind of colour blindness, and in greyscale by lightness.
 PALETTE = {
     "clean": "#0072B2",
     "perturbed": "#E69F00",
@@ -31,37 +33,41 @@ PALETTE = {
     "ink": "#222222",
 }
 MARKERS = {"clean": "o", "perturbed": "^", "restored": "s", "touched": "D", "neutral": "o"}
+ORDER = ("clean", "touched", "restored", "perturbed", "neutral")  # of lines without a role
 DPI = 100
+CAMERA = (22.0, -58.0)  # elevation and azimuth in degrees; the z axis of the data is up
+
+Points = Tensor | np.ndarray | Sequence[float]
+Layers = Tensor | Mapping[str, Tensor]
 
 
-class Picture(Figure):
+class CourseFigure(Figure):
     """A figure with alternative text, shown by a notebook as a PNG of few colours."""
 
-    def __init__(self, alt: str, **options) -> None:
+    def __init__(self, alt: str, **options: Any) -> None:
         if not alt.strip():
-            raise ValueError("alt is empty, wanted a sentence that says what the picture shows")
+            raise ValueError("alt is empty, wanted a sentence that says what the figure shows")
         super().__init__(dpi=DPI, facecolor="white", **options)
-        FigureCanvasAgg(self)
-        self.alt = alt
+        self.alt, self._agg = alt, FigureCanvasAgg(self)
 
     def png(self) -> bytes:
-        """The picture as a PNG of 256 colours, tints of the palette: a third of the usual size."""
+        """Render a PNG of 256 colours, tints of the palette: a third of the usual size."""
         from PIL import Image  # matplotlib brings it
 
-        self.canvas.draw()
-        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]  # (H, W, 3)
-        packed = pixels.astype(np.int64) @ [1 << 16, 1 << 8, 1]  # (H, W), one number a colour
-        seen, place = np.unique(packed, return_inverse=True)  # (C,), (H, W)
-        seen = np.stack([seen >> 16, seen >> 8 & 255, seen & 255], -1)  # (C, 3)
-        nearest = np.square(seen[:, None] - _tints()).sum(-1).argmin(1)  # (C,) of the 256 tints
-        image = Image.fromarray(nearest[place].reshape(packed.shape).astype(np.uint8))
+        self._agg.draw()
+        pixels = np.asarray(self._agg.buffer_rgba())[..., :3].astype(np.int64)  # (H, W, 3)
+        packed = (pixels << np.array([16, 8, 0])).sum(-1)  # (H, W), one number a colour
+        colors, index = np.unique(packed, return_inverse=True)  # (C,), (H, W)
+        channels = colors[:, None] >> np.array([16, 8, 0]) & 255  # (C, 3)
+        nearest = np.square(channels[:, None] - _tints()).sum(-1).argmin(1)  # (C,) of 256 tints
+        image = Image.fromarray(nearest[index].reshape(packed.shape).astype(np.uint8))
         image.putpalette(_tints().flatten().tolist())
         small = io.BytesIO()
         image.save(small, format="png", optimize=True)
         return small.getvalue()
 
-    def show(self) -> None:
-        """Show the picture in a notebook now, from the middle of a cell."""
+    def show(self, warn: bool = True) -> None:
+        """Show the figure in a notebook now, from the middle of a cell."""
         self._ipython_display_()
 
     def _ipython_display_(self) -> None:
@@ -73,7 +79,7 @@ class Picture(Figure):
 
 @cache
 def _tints() -> np.ndarray:
-    """All that a picture can show: 20 tints of each role, 8 of 17 steps of cividis; 256 colours."""
+    """Return 256 colours: 20 tints of each role, and 8 tints of 17 steps of cividis."""
     roles = np.array([to_rgb(value) for value in PALETTE.values()])  # (6, 3)
     steps = colormaps["cividis"](np.linspace(0, 1, 17))[:, :3]  # (17, 3)
     blends = [
@@ -85,7 +91,7 @@ def _tints() -> np.ndarray:
 
 
 def color(role: str) -> str:
-    """The colour of a role, such as ``"clean"``.
+    """Return the colour of a role, such as ``"clean"``.
 
     Raises:
         ValueError: a role that the palette does not have.
@@ -95,8 +101,8 @@ def color(role: str) -> str:
     return PALETTE[role]
 
 
-def plain(axes) -> None:
-    """Axes that step back behind what they carry."""
+def plain(axes: Axes) -> None:
+    """Draw axes in light grey, without the upper and the right spine."""
     axes.grid(color="#EEEEEE", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8, length=0, colors="#555555")
@@ -106,12 +112,20 @@ def plain(axes) -> None:
         axes.spines[side].set_color("#BBBBBB")
 
 
-CAMERA = (22.0, -58.0)  # elevation and azimuth in degrees; the z axis of the data is up
+def _chart(
+    alt: str, height: float, xlabel: str, ylabel: str, title: str
+) -> tuple[CourseFigure, Axes]:
+    """Make a figure of 6.4 inches with one pair of axes."""
+    figure = CourseFigure(alt, figsize=(6.4, height), layout="constrained")
+    axes = figure.add_subplot()
+    plain(axes)
+    axes.set_xlabel(xlabel, fontsize=9)
+    axes.set_ylabel(ylabel, fontsize=9)
+    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+    return figure, axes
 
-Layers = Tensor | Mapping[str, Tensor]
 
-
-def _numpy(points: Tensor | np.ndarray | Sequence) -> np.ndarray:
+def _numpy(points: Points) -> np.ndarray:
     if isinstance(points, Tensor):
         points = points.detach().cpu().float().numpy()
     return np.asarray(points)
@@ -129,7 +143,7 @@ def _grid(count: int, columns: int | None) -> tuple[int, int]:
 
 
 def project(points: np.ndarray, camera: tuple[float, float]) -> np.ndarray:
-    """Parallel projection: to the right, up, and towards the viewer, ``(N, 3)`` to ``(N, 3)``."""
+    """Project in parallel: to the right, up, and towards the viewer, ``(N, 3)`` to ``(N, 3)``."""
     up, turn = math.radians(camera[0]), math.radians(camera[1])
     right = (-math.sin(turn), math.cos(turn), 0.0)
     above = (-math.sin(up) * math.cos(turn), -math.sin(up) * math.sin(turn), math.cos(up))
@@ -149,26 +163,28 @@ def show_clouds(
     emphasis: float = 1.0,
     camera: tuple[float, float] = CAMERA,
     legend: bool = False,
-) -> Picture:
-    """Clouds side by side, all at one scale and from one camera; far points are paler.
+) -> CourseFigure:
+    """Draw clouds side by side, all at one scale and from one camera; far points are paler.
 
     Args:
         panels: title to ``(N, 3)`` points, or to a mapping of role (see `PALETTE`) to points, drawn
             in that order.
-        alt: what the picture shows, in a sentence or two.
+        alt: what the figure shows, in a sentence or two.
         values: title to ``(N,)`` numbers that colour the first layer of that panel, dark is low.
         bars: title to the name of its ``values``: a colour bar below the panel, and no fading.
-        columns: panels in a row, 4 unless told.
-        size: width of a panel in inches. point_size: area of a point, in square points.
-        emphasis: how many times that area a point of the later layers of a panel has.
+        columns: panels in a row, 4 unless given.
+        size: width of a panel in inches.
+        point_size: area of a point, in square points.
+        emphasis: factor on that area for the later layers of a panel.
         camera: elevation and azimuth in degrees.
-        legend: name the roles below the picture.
+        legend: name the roles below the panels.
 
     Raises:
         ValueError: no panel, a role without colour, or points that are not ``(N, 3)``.
     """
     if not panels:
         raise ValueError("no panels: wanted a title and its points at least")
+    values, bars = values or {}, bars or {}
     drawn = {title: _layers(title, panel) for title, panel in panels.items()}
     for title, layers in drawn.items():
         for role, points in layers.items():
@@ -180,52 +196,43 @@ def show_clouds(
     every = every if len(every) else np.zeros((1, 3))
     low, high = every.min(0) - 0.06, every.max(0) + 0.06  # the same frame for all panels
     rows, columns = _grid(len(drawn), columns)
-    panel_height = size * min(1.25, (high[1] - low[1]) / (high[0] - low[0])) + 0.3  # with its title
-    panel_height += 0.55 if bars else 0.0  # a colour bar with its numbers
-    room = 0.35 if legend else 0.0  # inches below the panels
-    height = rows * panel_height + room
-    figure = Picture(alt, figsize=(columns * size, height))
+    below = 0.55 if bars else 0.0  # inches of a colour bar with its numbers
+    above = 0.3  # inches of a title
+    inside = size * min(1.25, (high[1] - low[1]) / (high[0] - low[0]))
+    panel = above + inside + below
+    height = rows * panel + (0.35 if legend else 0.0)
+    figure = CourseFigure(alt, figsize=(columns * size, height))
     for place, (title, layers) in enumerate(drawn.items()):
-        left, bottom = (
-            (place % columns) / columns,
-            1 - (place // columns + 1) * panel_height / height,
-        )
-        below = 0.55 if bars else 0.0
-        box = (left, bottom + below / height, 1 / columns, (panel_height - 0.3 - below) / height)
-        axes = figure.add_axes(box)
+        left, bottom = (place % columns) / columns, 1 - (place // columns + 1) * panel / height
+        axes = figure.add_axes((left, bottom + below / height, 1 / columns, inside / height))
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_axis_off()
         axes.set_title(title, fontsize=10, color=PALETTE["ink"], pad=4)
         for layer, (role, points) in enumerate(layers.items()):
             paint = np.tile(to_rgb(color(role)), (len(points), 1))  # (N, 3)
-            if values and title in values and layer == 0:
+            if title in values and layer == 0:
                 paint = _cividis(_numpy(values[title]))
-            barred = bool(bars and title in bars and layer == 0)
             order = points[:, 2].argsort(kind="stable")  # far points first
-            depth = (points[:, 2:] - low[2]) / (high[2] - low[2])  # (N, 1), 1 is near
-            if not barred:
+            if title not in bars or layer:
+                depth = (points[:, 2:] - low[2]) / (high[2] - low[2])  # (N, 1), 1 is near
                 paint = 1 - (1 - paint) * (0.5 + 0.5 * depth)  # far points fade to white
+            x, y, _ = points[order].T
             area = point_size * (emphasis if layer else 1)
-            axes.scatter(*points[order, :2].T, s=area, c=paint[order], linewidths=0)
-        if bars and title in bars and values:
-            place_of_bar = (
-                left + 0.2 / columns,
-                bottom + 0.42 / height,
-                0.6 / columns,
-                0.1 / height,
-            )
-            _bar(figure.add_axes(place_of_bar), _numpy(values[title]), bars[title])
+            axes.scatter(x, y, s=area, c=paint[order], linewidths=0)
+        if title in bars and title in values:
+            width = 1 / columns
+            box = (left + 0.2 * width, bottom + 0.42 / height, 0.6 * width, 0.1 / height)
+            _bar(figure.add_axes(box), _numpy(values[title]), bars[title])
     if legend:
         _legend(figure, dict.fromkeys(role for layers in drawn.values() for role in layers))
     return figure
 
 
-def _bar(axes, numbers: np.ndarray, name: str) -> None:
+def _bar(axes: Axes, numbers: np.ndarray, name: str) -> None:
     """Draw a colour bar from the lowest to the highest of some numbers."""
     low, high = float(numbers.min()), float(numbers.max())
-    axes.imshow(
-        np.linspace(0, 1, 256)[None], cmap="cividis", aspect="auto", extent=(low, high, 0, 1)
-    )
+    ramp = np.linspace(0, 1, 256)[None]  # (1, 256)
+    axes.imshow(ramp, cmap="cividis", aspect="auto", extent=(low, high, 0, 1))
     axes.set_yticks([])
     axes.set_xticks([low, (low + high) / 2, high])
     axes.xaxis.set_major_formatter(
@@ -242,9 +249,8 @@ def _legend(figure: Figure, roles: Mapping[str, None]) -> None:
         Line2D([], [], marker="o", linestyle="", color=color(role), label=names.get(role, role))
         for role in roles
     ]
-    figure.legend(
-        handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=9
-    )
+    count = len(handles)
+    figure.legend(handles=handles, loc="lower center", ncols=count, frameon=False, fontsize=9)
 
 
 def _cividis(numbers: np.ndarray) -> np.ndarray:
@@ -260,45 +266,50 @@ def show_plane(
     circles: Mapping[str, Sequence[tuple]] | None = None,
     numbers: Mapping[str, Tensor] | None = None,
     size: float = 3.2,
-) -> Picture:
-    """Toys of a few points in the plane (x and y), large enough to be read point by point.
+) -> CourseFigure:
+    """Draw toys of a few points in the plane (x and y), large enough to read every point.
 
     Args:
         panels: title to a mapping of role to ``(N, 2)`` or ``(N, 3)`` points.
+        alt: what the figure shows.
         links: title to pairs of points ``(from, to)``, drawn as arrows.
         circles: title to ``(centre, radius)`` pairs.
-        numbers: title to ``(N, 2)`` or ``(N, 3)`` points that get their index written beside them.
+        numbers: title to ``(N, 2)`` or ``(N, 3)`` points whose index is written beside them.
         size: width of a panel in inches.
     """
+    links, circles, numbers = links or {}, circles or {}, numbers or {}
     drawn = {title: _layers(title, panel) for title, panel in panels.items()}
-    every = [p[:, :2] for layers in drawn.values() for p in layers.values()]
-    for center, radius in (circle for panel in (circles or {}).values() for circle in panel):
-        every += [_numpy(center)[None, :2] - radius, _numpy(center)[None, :2] + radius]
-    every = np.concatenate(every)
+    shown = [points[:, :2] for layers in drawn.values() for points in layers.values()]
+    for center, radius in (circle for panel in circles.values() for circle in panel):
+        shown += [_numpy(center)[None, :2] - radius, _numpy(center)[None, :2] + radius]
+    every = np.concatenate(shown)
     low, high = every.min(0) - 0.3, every.max(0) + 0.3
     rows, columns = _grid(len(drawn), None)
-    aspect = (high[1] - low[1]) / (high[0] - low[0])
-    figure = Picture(
-        alt, figsize=(columns * size, rows * (size * aspect + 0.45)), layout="constrained"
-    )
+    height = rows * (size * (high[1] - low[1]) / (high[0] - low[0]) + 0.45)
+    figure = CourseFigure(alt, figsize=(columns * size, height), layout="constrained")
     for place, (title, layers) in enumerate(drawn.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_title(title, fontsize=10, color=PALETTE["ink"])
         plain(axes)
-        for center, radius in (circles or {}).get(title, ()):
+        for center, radius in circles.get(title, ()):
             style = {"facecolor": "#F3F3F3", "edgecolor": PALETTE["neutral"], "linestyle": "--"}
-            axes.add_patch(Circle(_numpy(center)[:2], float(radius), zorder=0, **style))
-        for start, end in (links or {}).get(title, ()):
+            axes.add_patch(Circle(_pair(center), float(radius), zorder=0, **style))
+        for start, end in links.get(title, ()):
             arrow = {"arrowstyle": "->", "color": PALETTE["ink"], "shrinkA": 3, "shrinkB": 3}
-            axes.annotate("", _numpy(end)[:2], _numpy(start)[:2], arrowprops=arrow)
+            axes.annotate("", _pair(end), _pair(start), arrowprops=arrow)
         for role, points in layers.items():
-            axes.scatter(*points[:, :2].T, s=48, color=color(role), marker=MARKERS[role], zorder=3)
-        for index, point in enumerate(_numpy((numbers or {}).get(title, np.empty((0, 2))))):
-            axes.annotate(
-                str(index), point[:2], (5, 5), textcoords="offset points", fontsize=9, zorder=4
-            )
+            x, y = points[:, :2].T
+            axes.scatter(x, y, s=48, color=color(role), marker=MARKERS[role], zorder=3)
+        for index, point in enumerate(numbers.get(title, ())):
+            text = axes.annotate(str(index), _pair(point), (5, 5), textcoords="offset points")
+            text.set(fontsize=9, zorder=4)
     return figure
+
+
+def _pair(point: Points) -> tuple[float, float]:
+    x, y = _numpy(point)[:2].tolist()
+    return x, y
 
 
 def show_lines(
@@ -312,24 +323,23 @@ def show_lines(
     title: str = "",
     log: str = "",
     mark: Mapping[str, tuple[float, float]] | None = None,
-) -> Picture:
-    """Line chart; each line has its own colour, marker and dash, and its name at its end.
+) -> CourseFigure:
+    """Draw a line chart; each line has its own colour, marker and dash, and its name.
 
     Args:
-        x: ``(N,)``. lines: label to ``(N,)`` heights.
+        x: ``(N,)``.
+        lines: label to ``(N,)`` heights.
+        alt: what the figure shows.
         roles: label to a role of the palette; the others take the palette in order.
         log: ``"x"``, ``"y"`` or ``"xy"`` for logarithmic axes.
         mark: text to a point ``(x, y)`` where it is written with a dot.
     """
-    figure = Picture(alt, figsize=(6.4, 3.3), layout="constrained")
-    axes = figure.add_subplot()
-    plain(axes)
-    order = ["clean", "touched", "restored", "perturbed", "neutral"]
+    figure, axes = _chart(alt, 3.3, xlabel, ylabel, title)
     for number, (label, heights) in enumerate(lines.items()):
-        role = (roles or {}).get(label, order[number % len(order)])
+        role = (roles or {}).get(label, ORDER[number % len(ORDER)])
         dash = ("-", "--", "-.", ":")[number % 4]
-        style = {"marker": MARKERS[role], "markersize": 4, "linewidth": 1.8, "linestyle": dash}
-        axes.plot(_numpy(x), _numpy(heights), label=label, color=color(role), **style)
+        (line,) = axes.plot(_numpy(x), _numpy(heights), dash, label=label, color=color(role))
+        line.set(marker=MARKERS[role], markersize=4, linewidth=1.8)
     if "x" in log:
         axes.set_xscale("log")
         axes.set_xticks(_numpy(x), [f"{value:g}" for value in _numpy(x)])
@@ -346,9 +356,6 @@ def show_lines(
         height = axes.transAxes.inverted().transform(axes.transData.transform(point))[1]
         below = -12 if height > 0.1 else 6  # not across the axis
         axes.annotate(text, point, (8, below), textcoords="offset points", fontsize=9)
-    axes.set_xlabel(xlabel, fontsize=9)
-    axes.set_ylabel(ylabel, fontsize=9)
-    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
     if len(lines) > 1:
         axes.legend(frameon=False, fontsize=9)
     return figure
@@ -363,31 +370,28 @@ def show_histogram(
     lines: Mapping[str, float] | None = None,
     title: str = "",
     bins: int = 30,
-) -> Picture:
-    """Histograms over one another, with named vertical lines.
+) -> CourseFigure:
+    """Draw histograms over one another, with named vertical lines.
 
     Args:
         samples: label to ``(N,)`` numbers.
-        roles: label to a role of the palette. lines: text to where it stands on the x axis.
+        alt: what the figure shows.
+        roles: label to a role of the palette.
+        lines: text to its position on the x axis.
     """
-    figure = Picture(alt, figsize=(6.4, 3.1), layout="constrained")
-    axes = figure.add_subplot()
-    plain(axes)
+    figure, axes = _chart(alt, 3.1, xlabel, "clouds", title)
     arrays = {label: _numpy(numbers) for label, numbers in samples.items()}
-    ends = [*(a.min() for a in arrays.values()), *(a.max() for a in arrays.values())]
-    edges = np.linspace(min(ends) - 0.5, max(ends) + 0.5, bins + 1)
-    order = ["clean", "perturbed", "restored", "touched"]
-    for number, (label, numbers) in enumerate(arrays.items()):
+    ends = [end for array in arrays.values() for end in (array.min(), array.max())]
+    edges = np.linspace(min(ends) - 0.5, max(ends) + 0.5, bins + 1).tolist()
+    order = ("clean", "perturbed", "restored", "touched")
+    for number, (label, array) in enumerate(arrays.items()):
         role = (roles or {}).get(label, order[number % len(order)])
-        axes.hist(numbers, edges, color=color(role), alpha=0.75, label=label, edgecolor="white")
+        axes.hist(array, edges, color=color(role), alpha=0.75, label=label, edgecolor="white")
     top = axes.get_ylim()[1] * 1.18
     axes.set_ylim(0, top)
-    for text, where in (lines or {}).items():
-        axes.axvline(where, color=PALETTE["ink"], linestyle="--", linewidth=1.2)
-        axes.annotate(text, (where, top), (4, -11), textcoords="offset points", fontsize=9)
-    axes.set_xlabel(xlabel, fontsize=9)
-    axes.set_ylabel("clouds", fontsize=9)
-    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+    for text, position in (lines or {}).items():
+        axes.axvline(position, color=PALETTE["ink"], linestyle="--", linewidth=1.2)
+        axes.annotate(text, (position, top), (4, -11), textcoords="offset points", fontsize=9)
     if len(arrays) > 1:
         axes.legend(frameon=False, fontsize=9, loc="center left")
     return figure
@@ -402,24 +406,22 @@ def show_intervals(
     zero: float | None = None,
     title: str = "",
     roles: Mapping[str, str] | None = None,
-) -> Picture:
-    """A horizontal interval for each row, a mark at its middle, small dots for what it is made of.
+) -> CourseFigure:
+    """Draw a horizontal interval for each row, with a mark at its middle and its single values.
 
     Args:
-        rows: label to ``(low, middle, high)``; low and high may be infinite or nan: no bar then.
+        rows: label to ``(low, middle, high)``; without a bar if low or high is not finite.
+        alt: what the figure shows.
         dots: label to single values, such as one a seed.
-        zero: where a vertical line stands, such as "no difference".
-        roles: label to a role of the palette; clean unless told.
+        zero: position of a vertical line, such as "no difference".
+        roles: label to a role of the palette; clean unless given.
     """
-    figure = Picture(alt, figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
-    axes = figure.add_subplot()
-    plain(axes)
+    figure, axes = _chart(alt, 0.9 + 0.34 * len(rows), "", "", title)
     for place, (label, (low, middle, high)) in enumerate(rows.items()):
         shade = color((roles or {}).get(label, "clean"))
-        if low - low == 0 == high - high:  # finite
-            axes.plot(
-                [low, high], [place, place], color=shade, linewidth=2.2, solid_capstyle="butt"
-            )
+        if math.isfinite(low) and math.isfinite(high):
+            (bar,) = axes.plot([low, high], [place, place], color=shade, linewidth=2.2)
+            bar.set_solid_capstyle("butt")
         axes.plot([middle], [place], "o", color=shade, markersize=6)
         for value in (dots or {}).get(label, ()):
             axes.plot([value], [place + 0.22], "|", color=PALETTE["neutral"], markersize=7)
@@ -428,5 +430,4 @@ def show_intervals(
     axes.set_yticks(range(len(rows)), list(rows), fontsize=8.5)
     axes.set_ylim(len(rows) - 0.5, -0.6)
     axes.set_xlabel(xlabel, fontsize=9, loc="right")
-    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
     return figure

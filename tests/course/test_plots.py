@@ -1,4 +1,4 @@
-"""The pictures of the course."""
+"""The figures of the course."""
 
 import io
 import subprocess
@@ -16,11 +16,11 @@ def cloud(num_points=50, seed=0):
     return torch.randn(num_points, 3, generator=torch.Generator().manual_seed(seed))
 
 
-def image(picture):
-    return np.asarray(Image.open(io.BytesIO(picture.png())).convert("RGB"))
+def image(figure):
+    return np.asarray(Image.open(io.BytesIO(figure.png())).convert("RGB"))
 
 
-PICTURES = {
+FIGURES = {
     "bars": lambda: plots.show_clouds(
         {"a": cloud(), "b": cloud()}, values={"a": torch.arange(50)}, bars={"a": "size"}, alt="x"
     ),
@@ -50,35 +50,35 @@ PICTURES = {
 }
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_pictures_are_drawn_and_small(name):
-    picture = PICTURES[name]()
-    pixels = image(picture)
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_are_drawn_and_small(name):
+    figure = FIGURES[name]()
+    pixels = image(figure)
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 5  # not an empty canvas
-    assert len(picture.png()) < 60_000
+    assert len(figure.png()) < 60_000
 
 
 def test_a_colour_bar_names_its_values_and_their_range():
-    picture = PICTURES["bars"]()
-    (bar,) = [axes for axes in picture.axes if axes.get_xlabel()]
-    picture.canvas.draw()
+    figure = FIGURES["bars"]()
+    (bar,) = [axes for axes in figure.axes if axes.get_xlabel()]
+    figure.canvas.draw()
     assert bar.get_xlabel() == "size"
     assert [text.get_text() for text in bar.get_xticklabels()] == ["0", "24", "49"]
 
 
 def test_a_logarithmic_axis_of_less_than_two_decades_has_plain_labels():
-    picture = plots.show_lines(
+    figure = plots.show_lines(
         [1, 2, 3], {"a": [0.12, 0.3, 0.7]}, log="y", xlabel="x", ylabel="y", alt="x"
     )
-    picture.canvas.draw()
-    low, high = picture.axes[0].get_ylim()
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_ylim()
     ticks = [
-        t.get_text() for t in picture.axes[0].get_yticklabels() if low < float(t.get_text()) < high
+        t.get_text() for t in figure.axes[0].get_yticklabels() if low < float(t.get_text()) < high
     ]
     assert ticks == ["0.2", "0.3", "0.5"]
 
 
-def test_the_palette_is_told_apart():
+def test_the_palette_is_distinct():
     """Okabe and Ito's colours, no two of them close."""
     assert plots.PALETTE["clean"] == "#0072B2" and plots.PALETTE["perturbed"] == "#E69F00"
     colors = np.array([[int(c[i : i + 2], 16) for i in (1, 3, 5)] for c in plots.PALETTE.values()])
@@ -87,7 +87,7 @@ def test_the_palette_is_told_apart():
     assert set(plots.MARKERS) <= set(plots.PALETTE)
 
 
-def test_a_picture_has_a_text():
+def test_a_figure_has_a_text():
     with pytest.raises(ValueError, match="alt is empty"):
         plots.show_clouds({"a": cloud()}, alt=" ")
 
@@ -109,8 +109,8 @@ def test_the_notebook_gets_a_png_with_its_text(monkeypatch):
 def test_compared_clouds_share_scale_and_camera():
     """The same cloud at half its size is drawn at half its size."""
     points = cloud(400)
-    picture = plots.show_clouds({"a": points, "b": points / 2}, alt="x")
-    large, small = picture.axes
+    figure = plots.show_clouds({"a": points, "b": points / 2}, alt="x")
+    large, small = figure.axes
     assert large.get_xlim() == small.get_xlim() and large.get_ylim() == small.get_ylim()
     drawn = [axes.collections[0].get_offsets() for axes in (large, small)]
     np.testing.assert_allclose(np.sort(drawn[0], 0) / 2, np.sort(drawn[1], 0), atol=1e-6)
@@ -129,8 +129,8 @@ def test_projection_keeps_lengths_and_has_z_up():
 def test_near_points_hide_far_ones():
     """Drawn from far to near: the last point of the scatter is the nearest to the viewer."""
     points = cloud(200)
-    picture = plots.show_clouds({"a": points}, alt="x", camera=(0, -90))
-    drawn = np.asarray(picture.axes[0].collections[0].get_offsets())
+    figure = plots.show_clouds({"a": points}, alt="x", camera=(0, -90))
+    drawn = np.asarray(figure.axes[0].collections[0].get_offsets())
     nearest = points[points[:, 1].argmin()].numpy()  # the viewer looks along +y
     np.testing.assert_allclose(drawn[-1], nearest[[0, 2]], atol=1e-6)
 
@@ -154,7 +154,7 @@ def test_empty_layers_are_fine():
 
 
 def test_library_imports_without_jupyter():
-    """plots, check and widgets import where no Jupyter package is; a widget says what to do."""
+    """plots, exercises and widgets import where no Jupyter package is; a widget says what to do."""
     code = """
 import builtins
 real = builtins.__import__

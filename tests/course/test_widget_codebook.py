@@ -1,5 +1,6 @@
 """The codebook explorer: its pure functions, its controls, and its speed."""
 
+import dataclasses
 import re
 import time
 
@@ -143,7 +144,7 @@ def test_what_is_not_there_is_refused(atlas, model):
 def explorer(atlas):
     pytest.importorskip("ipywidgets")
     pytest.importorskip("anywidget")
-    collapsed = atlas._replace(codes=torch.full_like(atlas.codes, 4))
+    collapsed = dataclasses.replace(atlas, codes=torch.full_like(atlas.codes, 4))
     return widgets.codebook_explorer({"cured": atlas, "collapsed": collapsed})
 
 

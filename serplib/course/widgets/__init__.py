@@ -1,8 +1,9 @@
-"""Live figures of the course, each thin over a pure function. One module an explorer.
+"""Live figures of the course, each a thin layer over a pure function. One module an explorer.
 
-These modules import without any Jupyter package; a widget asks for ipywidgets and plotly when it is
-made. One figure a widget, updated in place.
+These modules import without any Jupyter package; an explorer needs ipywidgets and plotly when it
+is made. It has one figure, updated in place.
 """
+# ruff: noqa: F401
 
 from serplib.course.widgets.codebook import (
     CodeAtlas,
@@ -32,26 +33,3 @@ from serplib.course.widgets.perturbation import (
     perturbation_explorer,
     readout,
 )
-
-__all__ = [
-    "CodeAtlas",
-    "CodeView",
-    "Exploration",
-    "PatchExploration",
-    "Repair",
-    "code_atlas",
-    "code_layers",
-    "code_readout",
-    "codebook_explorer",
-    "denoising_explorer",
-    "denoising_readout",
-    "explore_code",
-    "explore_denoising",
-    "explore_patches",
-    "explore_perturbation",
-    "nearest_patch",
-    "patch_explorer",
-    "patch_readout",
-    "perturbation_explorer",
-    "readout",
-]

@@ -1,10 +1,11 @@
-"""The codebook explorer: leaf through what VASP has learned to call by one name (section 3.4)."""
+"""The codebook explorer: the patches that share a code of VASP (section 3.4)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,10 +15,10 @@ from serplib.course.plots import CAMERA, PALETTE, project
 from serplib.course.widgets.common import (
     Explorer,
     choice,
-    columns,
+    frame,
     jupyter,
     slider,
-    status,
+    turn_slider,
 )
 from serplib.data import Clouds
 from serplib.vasp import Vasp
@@ -27,7 +28,8 @@ ANY = "any"  # the category slider's first place
 FORM = 0.38  # how much a normalised patch shrinks to fit its place in the grid
 
 
-class CodeAtlas(NamedTuple):
+@dataclass(frozen=True)
+class CodeAtlas:
     """Every patch of a set of clouds, with the code that it takes."""
 
     points: Tensor  # (S, N, 3)
@@ -68,13 +70,13 @@ def code_atlas(model: Vasp, clouds: Clouds) -> CodeAtlas:
         raise ValueError(f"{clouds.name} has no labels, wanted labelled clouds to choose from")
     model.eval()
     codes = model.codes(clouds.points)  # (S, T)
-    patches = model.encoder.patches(clouds.points)
+    patches = cast(Any, model.encoder).patches(clouds.points)
     return CodeAtlas(
         points=clouds.points,
         index=patches.index,
         forms=patches.inputs,
         codes=codes[:, -patches.index.shape[1] :],  # [CLS], if it has a code, comes first
-        codebook=model.bottleneck.codebook.detach().clone(),
+        codebook=cast(Any, model.bottleneck).codebook.detach().clone(),
         names=[clouds.classes[label] for label in clouds.labels.tolist()],
     )
 
@@ -82,7 +84,7 @@ def code_atlas(model: Vasp, clouds: Clouds) -> CodeAtlas:
 def explore_code(
     atlas: CodeAtlas, code: int, category: str | None = None, limit: int = COLUMNS * ROWS
 ) -> CodeView:
-    """Where one code is used.
+    """Count the patches that have one code, and choose shapes to show.
 
     Args:
         code: 0 to K - 1. category: count and show shapes of this one only; None for all.
@@ -123,7 +125,7 @@ def explore_code(
 
 
 def code_readout(view: CodeView) -> str:
-    """The numbers below the picture, as one line of text."""
+    """Write the numbers above the figure as one line of text."""
     near = ", ".join(map(str, view.nearest)) or "none, it is the only one"
     if not view.uses:
         used = f"Code {view.code}: no patch here takes it"
@@ -141,7 +143,7 @@ def code_readout(view: CodeView) -> str:
 def code_layers(
     atlas: CodeAtlas, view: CodeView, degrees: float = 0.0
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The points that the explorer draws, in the plane, each shape in its place of the grid.
+    """Project the points that the explorer draws, each shape in its place of the grid.
 
     Args:
         degrees: turn of every shape about its own vertical axis.
@@ -169,7 +171,7 @@ def code_layers(
 def codebook_explorer(
     atlases: Mapping[str, CodeAtlas], category: str = ANY, code: int | None = None
 ) -> Explorer:
-    """Leaf through codebooks: left the shapes with a code's patches marked, right the patches.
+    """Browse codebooks: left the shapes with the patches of a code marked, right the patches.
 
     Args:
         atlases: name of a training to its atlas; all over the same shapes. The first is shown.
@@ -186,16 +188,15 @@ def codebook_explorer(
     if code is None:
         code = _most_used(first)
     explore_code(first, code, None if category == ANY else category)  # refuses what is not there
-    ipywidgets = jupyter()[0]
-    whole = ipywidgets.IntSlider
+    jupyter()
     controls = SimpleNamespace(
         training=choice("training", tuple(atlases), next(iter(atlases))),
-        code=slider(whole, "code", code, 0, len(first.codebook) - 1, 1),
+        code=slider("code", code, 0, len(first.codebook) - 1),
         category=choice("category", (ANY, *sorted(set(first.names))), category),
-        turn=slider(whole, "turn (degrees)", 0, -180, 180, 5),
+        turn=turn_slider(),
     )
     figure = _grids(("its patches on the shapes", "the same patches, normalised"))
-    line = ipywidgets.HTML()
+    explorer = Explorer(figure, controls, ("training", "code"), ("category", "turn"))
 
     def draw(_=None) -> None:
         atlas = atlases[controls.training.value]
@@ -209,7 +210,7 @@ def codebook_explorer(
             names = figure.layout.annotations[2:]  # the first two are the titles
             for place, note in enumerate(names):
                 note.text = labels[place] if place < len(labels) else ""
-        line.value = status(code_readout(view))
+        explorer.say(code_readout(view))
 
     def switch(_=None) -> None:
         atlas = atlases[controls.training.value]
@@ -220,13 +221,10 @@ def codebook_explorer(
         else:
             controls.code.value = most  # and draws
 
-    controls.training.observe(switch, "value")
-    for name in ("code", "category", "turn"):
-        getattr(controls, name).observe(draw, "value")
+    explorer.observe(switch, "training")
+    explorer.observe(draw, "code", "category", "turn")
     draw()
-    sides = [controls.training, controls.code], [controls.category, controls.turn]
-    box = ipywidgets.VBox([columns(*sides), line, figure])
-    return Explorer(box, figure, controls, line)
+    return explorer
 
 
 def _most_used(atlas: CodeAtlas) -> int:
@@ -248,15 +246,7 @@ def _grids(titles: tuple[str, str]):
     for place in range(COLUMNS * ROWS):  # the names of the shapes
         x, y = 2.2 * (place % COLUMNS), 1.2 - 2.5 * (place // COLUMNS)
         figure.add_annotation(x=x, y=y, text="", showarrow=False, font={"size": 11}, row=1, col=1)
-    across = {"visible": False, "range": [-1.15, 2.2 * COLUMNS - 1.05]}
-    upright = {"visible": False, "range": [-2.5 * ROWS + 1.3, 1.35]}
-    figure.update_xaxes(**across)
-    figure.update_yaxes(**upright)
-    figure.update_layout(
-        height=380,
-        margin={"l": 0, "r": 0, "t": 28, "b": 0},
-        paper_bgcolor="white",
-        plot_bgcolor="white",
-        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "itemsizing": "constant"},
-    )
+    figure.update_xaxes(visible=False, range=[-1.15, 2.2 * COLUMNS - 1.05])
+    figure.update_yaxes(visible=False, range=[-2.5 * ROWS + 1.3, 1.35])
+    frame(figure, 380)
     return figure

@@ -1,14 +1,38 @@
-"""What every explorer of the course shares: the box, the sliders, the scene of a figure."""
+"""Parts shared by the explorers: the box, the sliders, the 3-d scenes of a figure."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
+from typing import Any
+
+from torch import Tensor
 
 from serplib.course.plots import PALETTE
+from serplib.data import Clouds
 
 WIDE, STYLE = "98%", {"description_width": "110px"}
+
+
+def jupyter() -> tuple[Any, Any, Any]:
+    """Import ipywidgets, plotly.graph_objects and make_subplots.
+
+    Raises:
+        ImportError: ipywidgets, plotly or anywidget is missing.
+    """
+    try:
+        import ipywidgets
+        import plotly.graph_objects as go
+        import plotly.subplots
+
+        go.FigureWidget()  # needs anywidget
+    except ImportError as error:
+        raise ImportError(
+            f"{error}: the widgets need ipywidgets, plotly and anywidget; "
+            "run 'pip install serplib[course]', or 'make setup' in the course's folder"
+        ) from error
+    return ipywidgets, go, plotly.subplots.make_subplots
 
 
 class Explorer:
@@ -16,11 +40,33 @@ class Explorer:
 
     Attributes:
         controls: the ipywidgets by name, with ``value`` to read and set.
-        figure: the plotly FigureWidget. readout: the HTML widget under it. box: all of it.
+        figure: the plotly FigureWidget. readout: the HTML widget above it. box: all of it.
     """
 
-    def __init__(self, box, figure, controls: SimpleNamespace, readout) -> None:
-        self.box, self.figure, self.controls, self.readout = box, figure, controls, readout
+    def __init__(self, figure, controls: SimpleNamespace, *sides: Sequence[str]) -> None:
+        """Put controls, named in columns of equal width, above the readout and the figure."""
+        ipywidgets = jupyter()[0]
+        self.figure, self.controls, self.readout = figure, controls, ipywidgets.HTML()
+        layout = ipywidgets.Layout(width=f"{100 // len(sides)}%")
+        columns = [[getattr(controls, name) for name in side] for side in sides]
+        boxes = [ipywidgets.VBox(column, layout=layout) for column in columns]
+        self.box = ipywidgets.VBox([ipywidgets.HBox(boxes), self.readout, figure])
+
+    def observe(self, function: Callable, *names: str) -> None:
+        """Call a function whenever one of the named controls changes its value."""
+        for name in names:
+            getattr(self.controls, name).observe(function, "value")
+
+    def show(self, layers: Iterable[Tensor], text: str) -> None:
+        """Write ``(N, 3)`` points into the traces of the figure, in order, and a line of text."""
+        with self.figure.batch_update():
+            for trace, layer in zip(self.figure.data, layers):
+                trace.x, trace.y, trace.z = layer.T.contiguous().cpu().numpy()
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Write the line above the figure; a screen reader speaks it when it changes."""
+        self.readout.value = f'<div role="status" aria-live="polite">{text}</div>'
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -33,55 +79,77 @@ class Explorer:
         display(bundle, raw=True)
 
 
-def jupyter():
-    try:
-        import ipywidgets
-        import plotly.graph_objects as go
-        import plotly.subplots
-        from plotly.graph_objects import FigureWidget
-
-        FigureWidget()  # needs anywidget
-    except ImportError as error:
-        raise ImportError(
-            f"{error}: the widgets need ipywidgets, plotly and anywidget; "
-            "run 'pip install serplib[course]', or 'make setup' in the course's folder"
-        ) from error
-    return ipywidgets, go, plotly.subplots.make_subplots
-
-
-def slider(kind: Callable, label: str, value: float, low: float, high: float, step: float):
-    """A labelled ipywidgets slider of ``kind``, as wide as its column."""
-    options = {"value": value, "min": low, "max": high, "step": step}
-    layout = jupyter()[0].Layout(width=WIDE)
-    return kind(description=label, tooltip=label, style=STYLE, layout=layout, **options)
+def slider(label: str, value: float, low: float, high: float, step: float = 1):
+    """Make a labelled slider as wide as its column, over integers if its numbers are."""
+    ipywidgets = jupyter()[0]
+    whole = isinstance(value, int) and isinstance(step, int)
+    return (ipywidgets.IntSlider if whole else ipywidgets.FloatSlider)(
+        value=value, min=low, max=high, step=step, **_look(label)
+    )
 
 
 def choice(label: str, options: tuple[str, ...], value: str):
-    """A slider over names: JupyterLab takes the keys of a drop-down list for its own."""
-    ipywidgets = jupyter()[0]
-    return ipywidgets.SelectionSlider(
-        description=label,
-        tooltip=label,
-        options=options,
-        value=value,
-        style=STYLE,
-        layout=ipywidgets.Layout(width=WIDE),
-    )
+    """Make a slider over names: JupyterLab takes the keys of a drop-down list for its own."""
+    return jupyter()[0].SelectionSlider(options=options, value=value, **_look(label))
+
+
+def _look(label: str) -> dict[str, Any]:
+    layout = jupyter()[0].Layout(width=WIDE)
+    return {"description": label, "tooltip": label, "style": STYLE, "layout": layout}
+
+
+class ShapeChooser:
+    """Sliders over the categories of labelled clouds and over the shapes of a category.
+
+    Attributes:
+        category, shape: the sliders.
+
+    Raises:
+        ValueError: ``clouds`` have no labels, or no shape of ``category``.
+    """
+
+    def __init__(self, clouds: Clouds, category: str | None) -> None:
+        if clouds.labels is None:
+            raise ValueError(f"{clouds.name} has no labels, wanted labelled clouds to choose from")
+        names = [clouds.classes[label] for label in sorted(set(clouds.labels.tolist()))]
+        category = names[0] if category is None else category
+        if category not in names:
+            raise ValueError(f"no shape of {category!r} here, there is: {', '.join(names)}")
+        self._clouds = clouds
+        self.category = choice("category", tuple(names), category)
+        self.shape = slider("shape", 0, 0, len(self._shapes()) - 1)
+        self.category.observe(self._limit, "value")
+
+    def points(self) -> Tensor:
+        """Return the shape that is chosen, ``(N, 3)``."""
+        shapes = self._shapes()
+        return shapes[min(self.shape.value, len(shapes) - 1)]
+
+    def _shapes(self) -> Tensor:
+        return self._clouds.points[
+            self._clouds.labels == self._clouds.classes.index(self.category.value)
+        ]
+
+    def _limit(self, _) -> None:
+        self.shape.max = len(self._shapes()) - 1
+
+
+def turn_slider():
+    """Make the slider that turns all shapes about their vertical axis."""
+    return slider("turn (degrees)", 0, -180, 180, 5)
 
 
 def scenes(titles: tuple[str, ...], layers: tuple[tuple[tuple[str, str, float], ...], ...]):
-    """A FigureWidget of 3-d scenes side by side, all seen by the same camera, still empty.
+    """Make an empty FigureWidget of 3-d scenes side by side, all seen by the same camera.
 
     Args:
-        titles: one a scene. layers: for each scene the (role, name, point size) of its traces;
-            the role is a key of `course.plots.PALETTE`.
+        titles: one a scene.
+        layers: for each scene the (role, name, point size) of its traces; the role is a key of
+            `course.plots.PALETTE`.
     """
     _, go, make_subplots = jupyter()
-    figure = go.FigureWidget(
-        make_subplots(
-            1, len(titles), specs=[[{"type": "scene"}] * len(titles)], subplot_titles=titles
-        )
-    )
+    specs = [[{"type": "scene"}] * len(titles)]
+    figure = go.FigureWidget(make_subplots(1, len(titles), specs=specs, subplot_titles=titles))
     for column, traces in enumerate(layers, start=1):
         for role, name, size in traces:
             marker = {"size": size, "color": PALETTE[role]}
@@ -91,28 +159,23 @@ def scenes(titles: tuple[str, ...], layers: tuple[tuple[tuple[str, str, float], 
     look = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "manual"}
     look["aspectratio"] = {"x": 2.0, "y": 2.0, "z": 2.0}
     figure.update_scenes(dragmode="orbit", camera=camera(0), **look)
-    figure.update_layout(
-        height=450,
-        margin={"l": 0, "r": 0, "t": 28, "b": 0},
-        paper_bgcolor="white",
-        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "itemsizing": "constant"},
-    )
+    frame(figure, 450)
     return figure
 
 
-def columns(*sides: list):
-    """Controls in columns of equal width."""
-    ipywidgets = jupyter()[0]
-    part = ipywidgets.Layout(width=f"{100 // len(sides)}%")
-    return ipywidgets.HBox([ipywidgets.VBox(side, layout=part) for side in sides])
-
-
-def status(text: str) -> str:
-    """A line under the controls that a screen reader speaks when it changes."""
-    return f'<div role="status" aria-live="polite">{text}</div>'
+def frame(figure, height: int) -> None:
+    """Set height in pixels, margins, background and legend of a plotly figure."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 0, "r": 0, "t": 28, "b": 0},
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        legend={"orientation": "h", "x": 0.5, "xanchor": "center", "itemsizing": "constant"},
+    )
 
 
 def camera(degrees: float) -> dict:
+    """Return plotly's camera, turned about the vertical axis."""
     angle = math.radians(degrees - 58)
     eye = {"x": 1.5 * math.cos(angle), "y": 1.5 * math.sin(angle), "z": 0.65}
     return {"eye": eye, "projection": {"type": "orthographic"}}

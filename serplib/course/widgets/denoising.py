@@ -1,10 +1,11 @@
-"""The denoising explorer: spoil a shape and watch trained models repair it (paper, figure 4)."""
+"""The denoising explorer: perturb a shape and let trained models restore it (paper, figure 4)."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +13,10 @@ from torch import Tensor, nn
 from serplib.course.widgets.common import (
     Explorer,
     camera,
-    columns,
     jupyter,
     scenes,
     slider,
-    status,
+    turn_slider,
 )
 from serplib.data import Clouds
 from serplib.geometry import chamfer_l2
@@ -26,7 +26,7 @@ from serplib.seeding import named_generator
 MOST_SIGMA = 0.4  # where the slider ends, in unit-sphere radii
 WIDTH = 820  # pixels of the figure: what JupyterLab has beside its file list
 TALL = 1.25  # height of a panel over its width: a narrower one would cut the shapes off
-ZOOM = 1.7  # 2 fills the panel: room for points that noise has driven out
+ZOOM = 1.7  # 2 fills the panel: leave room for points that noise moved out
 
 
 class Repair(NamedTuple):
@@ -44,21 +44,21 @@ class Repair(NamedTuple):
 def explore_denoising(
     points: Tensor, perturbation: Perturbation, models: Mapping[str, nn.Module], seed: int
 ) -> Repair:
-    """Perturb one cloud, have every model repair it, and measure each repair (Eq. 11).
+    """Perturb one cloud, restore it with every model, and measure each result (Eq. 11).
 
     Args:
         points: ``(N, 3)`` on the unit sphere, on the device of the models.
         perturbation: the settings of section 3.1.
-        models: autoencoders with ``restore((B, N, 3)) -> (B, N', 3)``, by name. They are asked in
-            evaluation mode and left in the mode in which they came.
-        seed: of the centres and of the noise; the same seed gives the same repair.
+        models: autoencoders with ``restore((B, N, 3)) -> (B, N', 3)``, by name. They run in
+            evaluation mode and return to the mode that they were in.
+        seed: of the centres and of the noise; the same seed gives the same result.
     """
     batch = points[None]  # (1, N, 3)
     out = perturbation(batch, named_generator("denoising", seed, device=points.device))
     restored, chamfer = {}, {}
     for name, model in models.items():
         training = model.training
-        cloud = model.eval().restore(out.points)  # (1, N', 3)
+        cloud = cast(Any, model.eval()).restore(out.points)  # (1, N', 3)
         model.train(training)
         restored[name], chamfer[name] = cloud[0], float(chamfer_l2(cloud, batch))
     copy = float(chamfer_l2(out.points, batch))
@@ -66,15 +66,15 @@ def explore_denoising(
 
 
 def denoising_readout(repair: Repair, category: str = "") -> str:
-    """The numbers below the picture as one line: each model beside copying the input."""
-    told = [
+    """Write the numbers above the figure as one line: each model beside copying the input."""
+    models = [
         f"{name} {_squared(value)} ({'better' if value < repair.copy_chamfer else 'worse'})"
         for name, value in repair.chamfer.items()
     ]
     return (
         f"{category + ': ' if category else ''}{int(repair.touched.sum())} of {len(repair.clean)} "
         "points touched. Chamfer to clean: copying the input "
-        f"{_squared(repair.copy_chamfer)}; {', '.join(told)}."
+        f"{_squared(repair.copy_chamfer)}; {', '.join(models)}."
     )
 
 
@@ -87,7 +87,7 @@ def denoising_explorer(
     models: Mapping[str, nn.Module],
     perturbation: Perturbation = Perturbation(),
 ) -> Explorer:
-    """Spoil a shape with sliders: clean, perturbed, and what each model makes of it.
+    """Perturb a shape with sliders: clean, perturbed, and restored by each model.
 
     Args:
         clouds: the shapes to choose from, ``(S, N, 3)`` on the unit sphere.
@@ -104,17 +104,15 @@ def denoising_explorer(
     for name, model in models.items():
         if not hasattr(model, "restore"):
             raise ValueError(f"{name} is a {type(model).__name__}, wanted one with restore()")
-    ipywidgets = jupyter()[0]
-    most = min(64, clouds.points.shape[1])
-    whole, real = ipywidgets.IntSlider, ipywidgets.FloatSlider
-    opened = perturbation
+    jupyter()
+    most, widest = min(64, clouds.points.shape[1]), max(MOST_SIGMA, perturbation.sigma)
     controls = SimpleNamespace(
-        sigma=slider(real, "sigma", opened.sigma, 0.0, max(MOST_SIGMA, opened.sigma), 0.01),
-        num_patches=slider(whole, "num_patches", min(opened.num_patches, most), 1, most, 1),
-        patch_size=slider(whole, "patch_size", min(opened.patch_size, most), 1, most, 1),
-        shape=slider(whole, "shape", 0, 0, len(clouds) - 1, 1),
-        seed=slider(whole, "seed", 0, 0, 99, 1),
-        turn=slider(whole, "turn (degrees)", 0, -180, 180, 5),
+        sigma=slider("sigma", perturbation.sigma, 0.0, widest, 0.01),
+        num_patches=slider("num_patches", min(perturbation.num_patches, most), 1, most),
+        patch_size=slider("patch_size", min(perturbation.patch_size, most), 1, most),
+        shape=slider("shape", 0, 0, len(clouds) - 1),
+        seed=slider("seed", 0, 0, 99),
+        turn=turn_slider(),
     )
     figure = scenes(
         ("clean", "perturbed", *models),
@@ -128,34 +126,19 @@ def denoising_explorer(
     figure.update_scenes(aspectratio={"x": ZOOM, "y": ZOOM, "z": ZOOM})
     for trace in figure.data:
         trace.showlegend = trace.name in ("untouched", "perturbed")  # the others have a panel
-    line = ipywidgets.HTML()
+    left = ("sigma", "num_patches", "patch_size")
+    explorer = Explorer(figure, controls, left, ("shape", "seed", "turn"))
 
     def draw(_=None) -> None:
-        now = Perturbation(
-            controls.num_patches.value,
-            controls.patch_size.value,
-            controls.sigma.value,
-            opened.centers,
-            opened.noise,
-            opened.overlap,
-        )
-        place = controls.shape.value
-        shown = explore_denoising(clouds.points[place], now, models, controls.seed.value)
-        spoilt = (shown.perturbed[~shown.touched], shown.perturbed[shown.touched])
-        with figure.batch_update():
-            for trace, layer in zip(figure.data, (shown.clean, *spoilt, *shown.restored.values())):
-                trace.x, trace.y, trace.z = layer.T.contiguous().cpu().numpy()
-        category = "" if clouds.labels is None else clouds.classes[clouds.labels[place]]
-        line.value = status(denoising_readout(shown, category))
+        settings = {name: getattr(controls, name).value for name in left}
+        shape, now = controls.shape.value, dataclasses.replace(perturbation, **settings)
+        shown = explore_denoising(clouds.points[shape], now, models, controls.seed.value)
+        masks = (~shown.touched, shown.touched)
+        layers = [shown.clean, *(shown.perturbed[mask] for mask in masks), *shown.restored.values()]
+        category = "" if clouds.labels is None else clouds.classes[clouds.labels[shape]]
+        explorer.show(layers, denoising_readout(shown, category))
 
-    def turn(change) -> None:
-        figure.update_scenes(camera=camera(change["new"]))
-
-    controls.turn.observe(turn, "value")
-    for name in ("sigma", "num_patches", "patch_size", "shape", "seed"):
-        getattr(controls, name).observe(draw, "value")
+    explorer.observe(draw, *left, "shape", "seed")
+    controls.turn.observe(lambda change: figure.update_scenes(camera=camera(change.new)), "value")
     draw()
-    left, right = ("sigma", "num_patches", "patch_size"), ("shape", "seed", "turn")
-    sides = ([getattr(controls, name) for name in side] for side in (left, right))
-    box = ipywidgets.VBox([columns(*sides), line, figure])
-    return Explorer(box, figure, controls, line)
+    return explorer

@@ -1,4 +1,4 @@
-"""The perturbation explorer: touch section 3.1 of the paper."""
+"""The perturbation explorer: section 3.1 of the paper with sliders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from serplib.course.widgets.common import (
     Explorer,
+    ShapeChooser,
     camera,
     choice,
-    columns,
     jupyter,
     scenes,
     slider,
-    status,
+    turn_slider,
 )
 from serplib.data import Clouds
 from serplib.geometry import chamfer_l2
@@ -36,12 +36,12 @@ class Exploration(NamedTuple):
 
 
 def explore_perturbation(points: Tensor, perturbation: Perturbation, seed: int) -> Exploration:
-    """Perturb one cloud and measure what happened to it.
+    """Perturb one cloud and measure the change.
 
     Args:
         points: ``(N, 3)`` on the unit sphere.
         perturbation: the settings of section 3.1.
-        seed: of the centres and of the noise; the same seed gives the same picture.
+        seed: of the centres and of the noise; the same seed gives the same perturbation.
     """
     batch = points[None]  # (1, N, 3)
     out = perturbation(batch, named_generator("explorer", seed))
@@ -56,7 +56,7 @@ def explore_perturbation(points: Tensor, perturbation: Perturbation, seed: int) 
 
 
 def readout(exploration: Exploration, perturbation: Perturbation) -> str:
-    """The two numbers below the picture, as one line of text."""
+    """Write the two numbers above the figure as one line of text."""
     num_points = len(exploration.clean)
     picks = perturbation.num_patches * perturbation.patch_size
     return (
@@ -71,33 +71,25 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
 
     Args:
         clouds: labelled shapes to choose from, ``(S, N, 3)`` on the unit sphere.
-        category: the one shown first; unless told, the first class that has a shape.
+        category: the one shown first; unless given, the first class that has a shape.
 
     Raises:
         ImportError: ipywidgets, plotly or anywidget is missing.
         ValueError: ``clouds`` have no labels, or no shape of ``category``.
     """
-    if clouds.labels is None:
-        raise ValueError(f"{clouds.name} has no labels, wanted labelled clouds to choose from")
-    present = sorted(set(clouds.labels.tolist()))
-    names = [clouds.classes[label] for label in present]
-    category = names[0] if category is None else category
-    if category not in names:
-        raise ValueError(f"no shape of {category!r} here, there is: {', '.join(names)}")
-    ipywidgets = jupyter()[0]
-    paper = Perturbation()
+    jupyter()
+    chooser, paper = ShapeChooser(clouds, category), Perturbation()
     most = min(64, clouds.points.shape[1])
-    whole, real = ipywidgets.IntSlider, ipywidgets.FloatSlider
     controls = SimpleNamespace(
-        category=choice("category", tuple(names), category),
-        shape=slider(whole, "shape", 0, 0, _last(clouds, category), 1),
-        num_patches=slider(whole, "num_patches", paper.num_patches, 1, most, 1),
-        patch_size=slider(whole, "patch_size", paper.patch_size, 1, most, 1),
-        sigma=slider(real, "sigma", paper.sigma, 0.0, 0.2, 0.005),
+        category=chooser.category,
+        shape=chooser.shape,
+        num_patches=slider("num_patches", paper.num_patches, 1, most),
+        patch_size=slider("patch_size", paper.patch_size, 1, most),
+        sigma=slider("sigma", paper.sigma, 0.0, 0.2, 0.005),
         centers=choice("centers", ("random", "fps"), paper.centers),
         noise=choice("noise", ("iid", "rigid"), paper.noise),
-        seed=slider(whole, "seed", 0, 0, 99, 1),
-        turn=slider(whole, "turn (degrees)", 0, -180, 180, 5),
+        seed=slider("seed", 0, 0, 99),
+        turn=turn_slider(),
     )
     controls.sigma.readout_format = ".3f"
     figure = scenes(
@@ -107,51 +99,18 @@ def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explor
             (("neutral", "untouched", 2.2), ("perturbed", "perturbed", 3.2)),
         ),
     )
-    line = ipywidgets.HTML()
+    left = ("num_patches", "patch_size", "sigma", "centers", "noise")
+    explorer = Explorer(figure, controls, left, ("category", "shape", "seed", "turn"))
 
     def draw(_=None) -> None:
-        label = clouds.classes.index(controls.category.value)
-        found = (clouds.labels == label).nonzero()[:, 0]  # (shapes of this category,)
-        perturbation = Perturbation(
-            controls.num_patches.value,
-            controls.patch_size.value,
-            controls.sigma.value,
-            controls.centers.value,
-            controls.noise.value,
-        )
-        points = clouds.points[found[min(controls.shape.value, len(found) - 1)]]
+        perturbation = Perturbation(*(getattr(controls, name).value for name in left))
         with torch.inference_mode():
-            shown = explore_perturbation(points, perturbation, controls.seed.value)
-        layers = [
-            cloud[mask] for cloud in (shown.clean, shown.perturbed) for mask in _both(shown.touched)
-        ]
-        with figure.batch_update():
-            for trace, layer in zip(figure.data, layers):
-                trace.x, trace.y, trace.z = layer.T.contiguous().numpy()
-        line.value = status(readout(shown, perturbation))
+            shown = explore_perturbation(chooser.points(), perturbation, controls.seed.value)
+        masks = (~shown.touched, shown.touched)
+        layers = [cloud[mask] for cloud in (shown.clean, shown.perturbed) for mask in masks]
+        explorer.show(layers, readout(shown, perturbation))
 
-    def choose(_=None) -> None:
-        controls.shape.max = _last(clouds, controls.category.value)
-        draw()
-
-    def turn(change) -> None:
-        figure.update_scenes(camera=camera(change["new"]))
-
-    controls.category.observe(choose, "value")
-    controls.turn.observe(turn, "value")
-    for name in ("shape", "num_patches", "patch_size", "sigma", "centers", "noise", "seed"):
-        getattr(controls, name).observe(draw, "value")
+    explorer.observe(draw, *left, "category", "shape", "seed")
+    controls.turn.observe(lambda change: figure.update_scenes(camera=camera(change.new)), "value")
     draw()
-    left = ("num_patches", "patch_size", "sigma", "centers", "noise")
-    right = ("category", "shape", "seed", "turn")
-    sides = ([getattr(controls, name) for name in side] for side in (left, right))
-    box = ipywidgets.VBox([columns(*sides), line, figure])
-    return Explorer(box, figure, controls, line)
-
-
-def _last(clouds: Clouds, category: str) -> int:
-    return int((clouds.labels == clouds.classes.index(category)).sum()) - 1
-
-
-def _both(touched: Tensor) -> tuple[Tensor, Tensor]:
-    return ~touched, touched
+    return explorer
