@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from types import ModuleType
 
 from serplib.data import modelnet, scanobjectnn, shapenet
 from serplib.data.common import Clouds, DataError, normalize
 from serplib.data.prepare import Source, prepare_clouds, remedy, repeated_points
 
 BUILT_IN = ("objects", "procedural")
-NAMES = (*BUILT_IN, "modelnet40", "shapenet55", *scanobjectnn.VARIANTS)
+READERS: dict[str, ModuleType] = {  # each with locate() -> folder, read(folder, split, name)
+    "modelnet40": modelnet,
+    "shapenet55": shapenet,
+    **dict.fromkeys(scanobjectnn.VARIANTS, scanobjectnn),
+}
+NAMES = (*BUILT_IN, *READERS)
 SPLITS = ("train", "test")
 BUILT_IN_SHAPES = 1024  # of a built-in set, where the caller gives no number
 
@@ -58,8 +64,5 @@ def load(
 
 def open_split(name: str, split: str) -> Source:
     """Find a real data set and list a split of it; DataError where it is missing or damaged."""
-    if name == "modelnet40":
-        return modelnet.read(modelnet.locate(), split)
-    if name == "shapenet55":
-        return shapenet.read(shapenet.locate(), split)
-    return scanobjectnn.read(scanobjectnn.locate(), split, name)
+    reader = READERS[name]
+    return reader.read(reader.locate(), split, name)

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from serplib.data import (
-    BUILT_IN,
-    NAMES,
-    SPLITS,
-    load,
-    modelnet,
-    modelnet40_c,
-    open_split,
-    scanobjectnn,
-    shapenet,
-)
+from serplib.data import BUILT_IN, READERS, SPLITS, load, modelnet40_c, open_split
 from serplib.data.common import Clouds, DataError
 from serplib.data.prepare import prepare_clouds, remedy, repeated_points
 
@@ -44,7 +34,6 @@ COUNTS: dict[str, dict[str, tuple[int, ...]]] = {
     "scanobjectnn_obj_only": {"train": (2309,), "test": (581,)},
     "scanobjectnn_pb_t50_rs": {"train": (11416,), "test": (2882,)},
 }
-_HOMES = {"modelnet40": modelnet, "shapenet55": shapenet, modelnet40_c.NAME: modelnet40_c}
 TOLERANCE = 1e-3  # unit-sphere radii; built-in shapes lie on a grid of step 2^-11
 
 
@@ -61,7 +50,7 @@ def describe() -> list[dict[str, object]]:
         if name not in BUILT_IN:
             try:
                 with remedy(name):
-                    where = str(_HOMES.get(name, scanobjectnn).locate())
+                    where = str(READERS.get(name, modelnet40_c).locate())
             except DataError as error:
                 found, where = False, str(error)
         row = {"name": name, "what": what, "licence": licence, "found": found, "where": where}
@@ -89,7 +78,7 @@ def check(name: str) -> list[str]:
         return _check_modelnet40_c()
     facts: list[str] = []
     for split in SPLITS:
-        if name in NAMES and name not in BUILT_IN:
+        if name in READERS:
             with remedy(name):
                 source = open_split(name, split)
                 clouds = prepare_clouds(source, split, None, 1024, seed=0, fresh=True)

@@ -51,8 +51,8 @@ def locate() -> Path:
     return root if _layout(root) else next(inner, root)
 
 
-def read(root: Path, split: str) -> Source:
-    """Recognise the layout of a folder and list a split of it.
+def read(root: Path, split: str, name: str) -> Source:
+    """Recognise the layout of a folder and list a split of it; its classes decide the name.
 
     Raises:
         DataError: the layout is unknown, or its lists, labels or class folders are damaged.

@@ -32,9 +32,9 @@ def locate() -> Path:
     )
 
 
-def read(root: Path, split: str, variant: str) -> Source:
+def read(root: Path, split: str, name: str) -> Source:
     """Open a split of a variant: one h5 file with ``data`` (S, 2048, 3) and ``label`` (S,)."""
-    folder, ending = VARIANTS[variant]
+    folder, ending = VARIANTS[name]
     path = root / folder / f"{'training' if split == 'train' else 'test'}_{ending}.h5"
     clouds, labels = read_h5_files([path], CLASSES)
-    return Source(variant, "h5", root, CLASSES, labels, [path], clouds)
+    return Source(name, "h5", root, CLASSES, labels, [path], clouds)

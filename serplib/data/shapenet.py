@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from serplib.data.common import DataError, find_folder
@@ -33,7 +34,7 @@ def locate() -> Path:
     return find_folder("ShapeNet55", FOLDERS, "shapenet55")
 
 
-def read(root: Path, split: str) -> Source:
+def read(root: Path, split: str, name: str) -> Source:
     """List a split: ``shapenet_pc/<synset>-<model>.npy``, named in ``<split>.txt``.
 
     Raises:
@@ -50,7 +51,8 @@ def read(root: Path, split: str) -> Source:
     order = list(SYNSETS)
     labels = torch.tensor([order.index(name[:8]) for name in names])  # (S,)
     files = [root / "shapenet_pc" / name for name in names]
-    classes = tuple(SYNSETS.values())
-    return Source(
-        "shapenet55", "npy", root, classes, labels, files, lambda i: (files[i], read_npy(files[i]))
-    )
+
+    def cloud(i: int) -> tuple[object, np.ndarray]:
+        return files[i], read_npy(files[i])
+
+    return Source(name, "npy", root, tuple(SYNSETS.values()), labels, files, cloud)

@@ -59,14 +59,9 @@ class Parts:
         self.rows.append((self.shape, kind, *a, *b, *c, *at, p, q))
 
     def box(self, at: Point, half: Point, taper: Point = (1, 1), tilt: float = 0.0) -> None:
-        """Add a box with centre and half-sizes, its top ``taper`` times its bottom.
-
-        Args:
-            tilt: angle in radians by which it is rotated about x.
-        """
+        """Add a box, its top ``taper`` times its bottom, rotated by ``tilt`` radians about x."""
         (x, y, z), c, s = half, math.cos(tilt), math.sin(tilt)
-        p, q = taper
-        self._add(BOX, (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c), at, p, q)
+        self._add(BOX, (x, 0.0, 0.0), (0.0, y * c, y * s), (0.0, -z * s, z * c), at, *taper)
 
     def pair(self, at: Point, half: Point) -> None:
         """Add a box and its mirror image in x, the image first."""
