@@ -162,7 +162,7 @@ WRONG = {
         (lambda c, p: (c != p).float().mean((1, 2)), "averaged over coordinates"),
         (lambda c, p: (c != p).all(-1).float().mean(1), "all three coordinates"),
         (lambda c, p: (c != p).any(-1).sum(1), "number of points that moved"),
-        (lambda c, p: (c == p).all(-1).float().mean(1), "did NOT move"),
+        (lambda c, p: (c == p).all(-1).float().mean(1), "complement"),
         (lambda c, p: (c != p).any(-1).float().mean(), "one number for the whole batch"),
     ],
     "same_set": [

@@ -162,7 +162,7 @@ WRONG = {
         (lambda c, p: sum(side.sqrt().mean(1) for side in sides(c, p)), "SQUARED"),
         (lambda c, p: (c - p).square().mean((1, 2)), "coordinate by coordinate"),
         (lambda c, p: (c - p).square().sum(-1).mean(1), "point i with point i"),
-        (lambda c, p: chamfer_l2(c, p), "one number for the batch"),
+        (lambda c, p: chamfer_l2(c, p), "one number for the whole batch"),
         (lambda c, p: chamfer_l2(c, p, reduction="none") / 2, "halved the sum"),
         (lambda c, p: sum(side.sum(1) for side in sides(c, p)), "summed over the points"),
         (lambda c, p: chamfer_l2(p, p, reduction="none"), "with itself"),

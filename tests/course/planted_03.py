@@ -137,7 +137,7 @@ WRONG = {
         (lambda i, N: i[0].numel() - (visits(i, N) > 0).sum(1), "surplus of slots"),
         (lambda i, N: (visits(i, N) == 0).float().mean(1), "These are shares"),
         (lambda i, N: (visits(i, N) < 2).sum(1), "point in one patch is covered"),
-        (lambda i, N: (visits(i, N) == 0).sum(), "one number for the batch"),
+        (lambda i, N: (visits(i, N) == 0).sum(), "one number for the whole batch"),
         (lambda i, N: None, "returned None"),
     ],
     "target_in_input_frame": [
@@ -172,7 +172,7 @@ SUBTLE = {
         (truncated, "up to the largest index"),
         (lambda i, N: torch.tensor(N - i.unique().numel()), "patches of all clouds"),
         (assigned, "patches of all clouds"),
-        (one_based, "one point too many"),
+        (one_based, "One too many"),
         (overwriting, "index in place"),
         (lambda i, N: (visits(i, 40) == 0).sum(1), "wanted"),  # N of the first case
         (lambda i, N: (visits(i, N) == 0).sum(0)[: len(i)], "values are not"),

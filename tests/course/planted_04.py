@@ -239,7 +239,7 @@ WRONG = {
         (lambda a, c: gradient(a, c, own=0), "Only the second part"),
         (lambda a, c: -gradient(a, c), "The sign is wrong"),
         (lambda a, c: gradient(a, c, found=-1), "work against each other"),
-        (lambda a, c: gradient(a, c) / 2, "The factor 2 is missing"),
+        (lambda a, c: gradient(a, c) / 2, "A factor 2 is missing"),
         (
             lambda a, c: gradient(a, c, own=a.shape[1], found=c.shape[1]),
             "differentiated sums",

@@ -241,7 +241,7 @@ SUBTLE = {
         ),
         (lambda D, r, q: total(D, r, not q), "qkv_bias is inverted"),
         (lambda D, r, q: total(D, r, q) - r * D + D, "The MLP's biases"),
-        (lambda D, r, q: total(D, r, q) + 1, "Count the four parts"),
+        (lambda D, r, q: total(D, r, q) + 1, "One too many"),
         (lambda D, r, q: total(D, r, q) + 0.5, "Count the four parts"),
         (lambda D, r, q: torch.tensor(total(D, r, q)).half(), "float16"),
     ],

@@ -223,7 +223,7 @@ SUBTLE = {
         ),
         (half_in_place, "values are not"),
         (tokens_scaled, "argument tokens in place"),
-        (ema(lambda u, s, c, t, ou, os, e: (s / smooth(u, e)).T), "values are not"),
+        (ema(lambda u, s, c, t, ou, os, e: (s / smooth(u, e)).T), "axes of your answer"),
     ],
 }
 

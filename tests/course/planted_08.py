@@ -225,7 +225,7 @@ SUBTLE = {
             "at [3]",
         ),
         (half_without_return, "returned None"),
-        (lambda t, w, T, lr: round(schedule()(t, w, T, lr), 3), "at ["),
+        (lambda t, w, T, lr: round(schedule()(t, w, T, lr), 3), "You rounded"),
     ],
     "decay_groups": [
         (groups(lambda name, p: "bias" not in name), 'went by "bias"'),

@@ -137,7 +137,7 @@ def by_logsumexp(x):
 WRONG = {
     "given_away": [
         (lambda i, h: share(i, inside(i, h), ~h), "in the visible patches"),
-        (lambda i, h: 1 - right(i, h), "stays secret"),
+        (lambda i, h: 1 - right(i, h), "complement"),
         (lambda i, h: share(i, inside(i, torch.ones_like(h)), h), "its own patch"),
         (slots, "a number of slots"),
         (lambda i, h: slots(i, h) / h.sum(1), "number of hidden patches"),
@@ -157,7 +157,7 @@ WRONG = {
     "kl_to_uniform": [
         (lambda x: entropy(x).mean(), "entropy H(q)"),
         (lambda x: -entropy(x).mean(), "log K is missing"),
-        (lambda x: -log_kl(x.log_softmax(-1)).mean(), "never negative"),
+        (lambda x: -log_kl(x.log_softmax(-1)).mean(), "sign is wrong"),
         (lambda x: log_kl(x.log_softmax(-1)).mean() / math.log(2), "in bits"),
         (lambda x: log_kl(x.log_softmax(-1)).mean() / x.shape[-1], "mean over the codes"),
         (lambda x: log_kl(x.log_softmax(-1)).sum(), "summed over the tokens"),
@@ -186,8 +186,8 @@ SUBTLE = {
         (lambda c, a, p, f: (a - p) / (c - p), "ends at the wrong decoder"),
         (lambda c, a, p, f: max(0.0, (a - p) / (c - f)), "do not clip"),
         (lambda c, a, p, f: abs(a - p) / (c - f), "do not clip"),
-        (lambda c, a, p, f: round((a - p) / (c - f), 1), "which part is wanted"),
-        (lambda c, a, p, f: (a - p) // (c - f), "which part is wanted"),
+        (lambda c, a, p, f: round((a - p) / (c - f), 1), "You rounded"),
+        (lambda c, a, p, f: (a - p) // (c - f), "You rounded"),
     ],
     "kl_to_uniform": [
         (lambda x: kl(x.softmax(-1)).mean(), "log_softmax is safe"),

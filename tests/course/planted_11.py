@@ -133,7 +133,7 @@ SUBTLE = {
             ),
             "wanted",
         ),
-        (lambda won, lost: round(exact(won, lost), 3), "wanted"),
+        (lambda won, lost: round(exact(won, lost), 3), "You rounded"),
     ],
     "seeds_needed": [
         (lambda g, s: max(2, math.ceil(raw(g, s))), "BELOW the gain"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -22,8 +23,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from serplib.seeding import named_generator
 
-Table = Callable[..., tuple[Any, Mapping[str, Any]]]
+Table = Callable[..., tuple[Any, dict[str, Any]]]
 Checker = Callable[[Callable], None]
+# Hint to the wrong answers that it fits, whatever the exercise; a table's own hints come first.
+GENERIC: dict[str, Callable[[Tensor], list[Tensor]]] = {
+    "The sign is wrong.": lambda x: [-x],
+    "That is one number for the whole batch. Wanted one for each.": lambda x: [x.mean(), x.sum()],
+    "That is in per cent. Wanted a share.": lambda x: [100 * x],
+    "That is a share. Wanted per cent.": lambda x: [x / 100],
+    "That is the complement: 1 minus the answer.": lambda x: [1 - x],
+    "You rounded.": lambda x: [x.floor(), x.ceil(), *(x.round(decimals=n) for n in range(4))],
+    "That is in bits, base 2. Wanted nats: the natural logarithm.": lambda x: [x / math.log(2)],
+    "One too many, or one too few.": lambda x: [x + 1, x - 1],
+    "A factor 2 is missing, or there is one too many.": lambda x: [x / 2, 2 * x],
+    "Everything in your answer is 0.": lambda x: [0 * x],
+    "The axes of your answer are exchanged.": lambda x: [x.mT] if x.ndim > 1 else [],
+}
 NAMED = ("__module__", "__name__", "__qualname__", "__doc__")
 TOLERANCE = 2e-5  # of the largest magnitude: round-off of float32 in another order of operations
 
@@ -135,8 +150,9 @@ def grade(
     ]
     if not all(map(close, answers, rights)):
         finite = [bool(answer.isfinite().all()) for answer in answers]  # a mistake may overflow
-        for hint in graded[0][1]:
-            for wrongs in _attempts([mistakes[hint] for _, mistakes in graded]):
+        known = [mistakes | _generic(right) for right, (_, mistakes) in zip(rights, graded)]
+        for hint in known[0]:
+            for wrongs in _attempts([mistakes[hint] for mistakes in known]):
                 tried = [(a, w, r) for a, w, r, f in zip(answers, wrongs, rights, finite) if f]
                 if all(close(a, w) for a, w, _ in tried) and not all(
                     close(w, r) for _, w, r in tried
@@ -245,6 +261,14 @@ def close(answer: Tensor, wanted: Tensor) -> bool:
     a, b = answer.detach().double(), wanted.detach().double()
     bound = TOLERANCE * float(b.abs().max()) if wanted.is_floating_point() else 0.0
     return bool(((a - b).abs() <= bound).all())
+
+
+def _generic(right: Tensor) -> dict[str, list[Tensor]]:
+    """The wrong answers of `GENERIC`; whole numbers stay whole, and are compared exactly."""
+    made = {hint: wrong(right.detach().double()) for hint, wrong in GENERIC.items()}
+    if right.is_floating_point():
+        return made
+    return {hint: [x.long() for x in wrong if not (x % 1).any()] for hint, wrong in made.items()}
 
 
 def _attempts(values: list[Any]) -> Iterable[list[Tensor]]:

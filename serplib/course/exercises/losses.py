@@ -28,34 +28,29 @@ def chamfer_l1(a: Tensor, b: Tensor):
     right = (near.mean(1) + far.mean(1)) / 2  # (B,)
     blocks = (a[:, :, None] - b[:, None]).abs().sum(-1)  # (B, N, M)
     return right, {
-        "That is Eq. 11, with SQUARED distances. Take the root before the mean.": there.mean(1)
-        + back.mean(1),
-        "The sides are averaged, but the distances are still squared: take the root before "
-        "the mean.": (there.mean(1) + back.mean(1)) / 2,
-        "You added the two sides. This convention averages them: single points 3 apart give 3.": 2
-        * right,
+        "That is Eq. 11, with SQUARED distances. Take the root before the "
+        "mean.": there.mean(1) + back.mean(1),
+        "The sides are averaged, but the distances are still squared: take the root before the "
+        "mean.": (there.mean(1) + back.mean(1)) / 2,
+        "You added the two sides. This convention averages them: single points 3 apart give "
+        "3.": 2 * right,
         "You took the root of the mean. Take the root of every distance first.": [
             (there.mean(1).sqrt() + back.mean(1).sqrt()) / 2,
             ((there.mean(1) + back.mean(1)) / 2).sqrt(),
         ],
         "You summed |dx| + |dy| + |dz|, the city-block distance. CD-l1 means the Euclidean "
         "distance.": (blocks.amin(2).mean(1) + blocks.amin(1).mean(1)) / 2,
-        "That is one side only. The points of the other cloud look for their nearest, too; "
-        "average the two means.": [near.mean(1), far.mean(1)],
-        "You summed over the points. Each side is a mean over its own number of points.": [
-            (near.sum(1) + far.sum(1)) / 2,
-            near.sum(1) + far.sum(1),
-        ],
+        "That is one side only. The points of the other cloud look for their nearest, too; average "
+        "the two means.": [near.mean(1), far.mean(1)],
+        "You summed over the points. Each side is a mean over its own number of "
+        "points.": [(near.sum(1) + far.sum(1)) / 2, near.sum(1) + far.sum(1)],
         "You pooled both sides in one mean, so that the larger cloud weighs more. Average the two "
         "means.": torch.cat([near, far], 1).mean(1),
-        "You took the larger side, as FoldingNet does. Average them.": torch.maximum(
-            near.mean(1), far.mean(1)
-        ),
-        "That is one number for the whole batch. Take the means along the points "
-        "only.": right.mean(),
+        "You took the larger side, as FoldingNet does. Average "
+        "them.": torch.maximum(near.mean(1), far.mean(1)),
         "You averaged all distances. Take the minimum over the other cloud "
         "first.": table.sqrt().mean((1, 2)),
-    }
+    }  # fmt: skip
 
 
 @exercise(
@@ -83,30 +78,24 @@ def chamfer_gradient(answer: Tensor, clean: Tensor):
         last[rows, to_answer[:, j]] = returned[:, j]
     mean = torch.zeros_like(answer).scatter_reduce(1, index, returned, "mean", include_self=False)
     return right, {
-        "Only the first part is there: each answer's own search. Every clean point that found "
-        "an answer contributes to its gradient, too.": own / size,
+        "Only the first part is there: each answer's own search. Every clean point that found an "
+        "answer contributes to its gradient, too.": own / size,
         "Only the second part is there: the searches of the clean points. Each answer also looks "
         "for its own nearest.": found / other,
-        "The sign is wrong: the gradient points uphill, away from the partner.": -right,
-        "The two parts work against each other: in both, the gradient is answer minus clean.": [
-            own / size - found / other,
-            found / other - own / size,
-        ],
-        "The factor 2 is missing: the derivative of a square.": right / 2,
+        "The two parts work against each other: in both, the gradient is answer minus "
+        "clean.": [own / size - found / other, found / other - own / size],
         "Where several clean points found the same answer you kept one contribution only: "
         "'out[rows, index] += ...' does not add up. Use scatter_add.": own / size + last / other,
-        "Where several clean points found the same answer you averaged them. They add up.": own
-        / size
-        + mean / other,
+        "Where several clean points found the same answer you averaged them. They add "
+        "up.": own / size + mean / other,
         "Both parts are divided by the same number. The first side of Eq. 11 is a mean over N "
         "answers, the second over M clean points.": [(own + found) / size, (own + found) / other],
-        "N and M are exchanged: an answer's own search is divided by the number of answers.": own
-        / other
-        + found / size,
+        "N and M are exchanged: an answer's own search is divided by the number of "
+        "answers.": own / other + found / size,
         "You differentiated sums. Eq. 11 has means: divide by N and by M.": own + found,
-        "You averaged over the batch. Wanted the gradient of each cloud's own value.": right
-        / len(answer),
-    }
+        "You averaged over the batch. Wanted the gradient of each cloud's own "
+        "value.": right / len(answer),
+    }  # fmt: skip
 
 
 def _entropy(p: float) -> float:
@@ -137,19 +126,14 @@ def best_constant(touched: Tensor, weights: tuple[float, float]):
         "That is the entropy of the base rate: you did not use the weights.": _entropy(p),
         "You weighted the loss but answered the unweighted base rate. With weights another "
         "constant is best.": loss(p) / total,
-        "You divided by the number of points. PyTorch's weighted mean divides by the sum "
-        "of the weights.": loss(rate),
-        "That is in bits. Cross-entropy in PyTorch is in nats: math.log.": _entropy(rate)
-        / math.log(2),
-        "One of the two classes is missing. Add -p' log p' and -(1 - p') log(1 - p').": [
-            -rate * math.log(rate),
-            -(1 - rate) * math.log(1 - rate),
-        ],
-        "The sign is wrong: the logarithm of a probability is negative.": -_entropy(rate),
+        "You divided by the number of points. PyTorch's weighted mean divides by the sum of the "
+        "weights.": loss(rate),
+        "One of the two classes is missing. Add -p' log p' and -(1 - p') log(1 - "
+        "p').": [-rate * math.log(rate), -(1 - rate) * math.log(1 - rate)],
         "That is the loss of the constant 1/2. The best constant has a lower one.": math.log(2),
-        "The weights are exchanged: the first belongs to untouched points, the second to "
-        "touched ones.": _entropy(low * p / (high * (1 - p) + low * p)),
+        "The weights are exchanged: the first belongs to untouched points, the second to touched "
+        "ones.": _entropy(low * p / (high * (1 - p) + low * p)),
         "That is an error rate. Wanted the cross-entropy.": min(rate, 1 - rate),
         "That is the weighted base rate, the answer itself. Wanted its cross-entropy.": rate,
         "You found a constant for each cloud. Wanted one for all points.": [own.mean(), own],
-    }
+    }  # fmt: skip

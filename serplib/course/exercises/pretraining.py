@@ -37,11 +37,10 @@ def _schedules(warmup: int, total: int, lr: float):
         return torch.tensor([lr * (ramp(t) if t < warmup else wave(clock(t))) for t in steps])
 
     return rates(), {
-        "Your step 0 has rate 0, a wasted step. Count from 1, and divide by warmup + 1.": rates(
-            lambda t: t / warmup
-        ),
-        "You reach lr on the last step of the warm-up, one step early: divide by "
-        "warmup + 1.": rates(lambda t: (t + 1) / warmup),
+        "Your step 0 has rate 0, a wasted step. Count from 1, and divide by warmup + "
+        "1.": rates(lambda t: t / warmup),
+        "You reach lr on the last step of the warm-up, one step early: divide by warmup + "
+        "1.": rates(lambda t: (t + 1) / warmup),
         "Your cosine's clock started at step 0, so that the rate jumps down where the warm-up "
         "ends. It starts at step - warmup, of total - warmup.": rates(clock=lambda t: t / total),
         "Your cosine does not arrive: at step total the rate is not 0. After the warm-up only "
@@ -53,27 +52,21 @@ def _schedules(warmup: int, total: int, lr: float):
         ],
         "Your rate falls and rises again, a whole period of the cosine. It takes half a period, "
         "pi.": rates(wave=lambda p: fall(2 * p)),
-        "Your rate becomes negative: lift the cosine and halve it, (1 + cos) / 2.": rates(
-            wave=lambda p: math.cos(math.pi * p)
-        ),
-        "Your cosine starts at twice lr: 1 + cos is 2 at first, divide it by 2.": rates(
-            wave=lambda p: 2 * fall(p)
-        ),
-        "Your cosine rises from 0 after the warm-up: 1 + cos, not 1 - cos.": rates(
-            wave=lambda p: 1 - fall(p)
-        ),
-        "After the warm-up you fall in a straight line. Wanted: half a period of a cosine.": rates(
-            wave=lambda p: 1 - p
-        ),
+        "Your rate becomes negative: lift the cosine and halve it, (1 + cos) / "
+        "2.": rates(wave=lambda p: math.cos(math.pi * p)),
+        "Your cosine starts at twice lr: 1 + cos is 2 at first, divide it by "
+        "2.": rates(wave=lambda p: 2 * fall(p)),
+        "Your cosine rises from 0 after the warm-up: 1 + cos, not 1 - "
+        "cos.": rates(wave=lambda p: 1 - fall(p)),
+        "After the warm-up you fall in a straight line. Wanted: half a period of a "
+        "cosine.": rates(wave=lambda p: 1 - p),
         "You took a quarter of a period, steepest at the end. Take half a period, lifted and "
         "halved.": rates(wave=lambda p: math.cos(math.pi * p / 2)),
-        "There is no warm-up in your answer: step 0 has the full rate.": [
-            [lr * fall(t / total) for t in range(total + 1)],
-            rates(lambda t: 1.0),
-        ],
+        "There is no warm-up in your answer: step 0 has the full "
+        "rate.": [[lr * fall(t / total) for t in range(total + 1)], rates(lambda t: 1.0)],
         "After the warm-up the rate stays at lr: the cosine is missing.": rates(wave=lambda p: 1.0),
         "You return the factor. Multiply by lr.": rates() / lr,
-    }
+    }  # fmt: skip
 
 
 class _Misleading(nn.Module):

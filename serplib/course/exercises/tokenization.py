@@ -37,26 +37,16 @@ def uncovered(index: Tensor, num_points: int):
         "That is c x n minus the points covered: the surplus of slots, not the uncovered "
         "points.": slots - covered,
         "These are shares. Wanted counts: do not divide by num_points.": right / num_points,
-        "You counted points in one patch, too. A point in one patch is covered.": (
-            visited <= 1
-        ).sum(1),
-        "You looked at the first point of each patch only, its centre. All n count.": (
-            visits(index[:, :, :1]) == 0
-        ).sum(1),
+        "You counted points in one patch, too. A point in one patch is "
+        "covered.": (visited <= 1).sum(1),
+        "You looked at the first point of each patch only, its centre. All n "
+        "count.": (visits(index[:, :, :1]) == 0).sum(1),
         "You counted up to the largest index that occurs. The last points of a cloud may be "
-        "uncovered, too (minlength=num_points for bincount).": index.flatten(1).amax(1)
-        + 1
-        - covered,
-        "You counted one point too many or too few: indices run from 0 to num_points - 1.": [
-            right + 1,
-            right - 1,
-        ],
-        "You pooled the patches of all clouds. Point 7 of one cloud is not point 7 of the next.": [
-            pooled,
-            pooled.expand(batch),
-        ],
-        "That is one number for the batch. Wanted one for each cloud, (B,).": right.sum(),
-    }
+        "uncovered, too (minlength=num_points for "
+        "bincount).": index.flatten(1).amax(1) + 1 - covered,
+        "You pooled the patches of all clouds. Point 7 of one cloud is not point 7 of the "
+        "next.": [pooled, pooled.expand(batch)],
+    }  # fmt: skip
 
 
 def _corrupted_clouds() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -87,43 +77,34 @@ def target_in_input_frame(points: Tensor, clean: Tensor, index: Tensor):
     both, joint = (2, 3), noisy.mean((2, 3), keepdim=True)
     joint_std = noisy.std(both, keepdim=True, correction=0)
     return centered / std, {
-        "You normalised the clean patch by its OWN mean and std. Nobody knows these at test "
-        "time: take the corrupted patch's.": (target - own_mean) / own_std,
+        "You normalised the clean patch by its OWN mean and std. Nobody knows these at test time: "
+        "take the corrupted patch's.": (target - own_mean) / own_std,
         "That is the input. The target is made of the CLEAN points.": (noisy - mean) / std,
-        "You exchanged points and clean: this is the corrupted patch in the clean one's frame.": (
-            noisy - own_mean
-        )
-        / own_std,
-        "The scale is the input's, the origin is not: subtract the mean of the corrupted patch.": (
-            target - own_mean
-        )
-        / std,
+        "You exchanged points and clean: this is the corrupted patch in the clean one's "
+        "frame.": (noisy - own_mean) / own_std,
+        "The scale is the input's, the origin is not: subtract the mean of the corrupted "
+        "patch.": (target - own_mean) / std,
         "The origin is the input's, the scale is not: divide by the std of the corrupted "
         "patch.": centered / own_std,
         "You took one std for each axis, which stretches a flat patch into a ball. One number a "
         "patch, over points AND coordinates.": centered / axes_std,
         "Your std divides by 3n - 1, torch's default. The patch is no sample: divide by 3n "
         "(correction=0).": centered / (noisy - mean).std(both, keepdim=True),
-        "You took the std before centring: torch then subtracts ONE mean for x, y and z. "
-        "Centre first, axis by axis.": [
-            centered / joint_std,
-            centered / noisy.std(both, True, True),
-        ],
-        "You subtracted ONE mean for x, y and z together. Take one an axis: mean over dimension "
-        "2 only.": [(target - joint) / std, (target - joint) / joint_std],
+        "You took the std before centring: torch then subtracts ONE mean for x, y and z. Centre "
+        "first, axis by axis.": [centered / joint_std, centered / noisy.std(both, True, True)],
+        "You subtracted ONE mean for x, y and z together. Take one an axis: mean over dimension 2 "
+        "only.": [(target - joint) / std, (target - joint) / joint_std],
         "You centred and did not divide by the std.": centered,
         "You divided by the std and did not centre.": [target / std, target / own_std],
         "You divided by the variance. The unit of length is its root.": centered / std.square(),
-        "You subtracted the FPS centre, as the authors' code does. Here: the mean.": (
-            target - noisy[:, :, :1]
-        )
-        / std,
-        "That is one frame for the whole cloud. Each patch has its own.": (target - whole)
-        / whole_std,
-        "You averaged over the patches. The points of a patch are dimension 2.": (target - across)
-        / across_std,
+        "You subtracted the FPS centre, as the authors' code does. Here: the "
+        "mean.": (target - noisy[:, :, :1]) / std,
+        "That is one frame for the whole cloud. Each patch has its "
+        "own.": (target - whole) / whole_std,
+        "You averaged over the patches. The points of a patch are dimension "
+        "2.": (target - across) / across_std,
         "These are the clean patches, not normalised yet.": target,
-    }
+    }  # fmt: skip
 
 
 @exercise(
@@ -146,29 +127,23 @@ def encoder_input(tokens: Tensor, positions: Tensor, cls: Tensor, cls_position: 
 
     left, right = rows(first, tokens), rows(place, positions)  # (B, c+1, d)
     return joined(left, right), {
-        "You added tokens and positions, as the authors' code does. Eq. 6 concatenates: "
-        "width 2d.": left + right,
+        "You added tokens and positions, as the authors' code does. Eq. 6 concatenates: width "
+        "2d.": left + right,
         "You joined tokens and positions along the sequence. Eq. 6 joins each token with its own "
         "position, along the last axis.": rows(left, right),
-        "[CLS] stands last. Eq. 7 writes ([CLS]; T_i): it comes first.": joined(
-            rows(tokens, first), rows(positions, place)
-        ),
+        "[CLS] stands last. Eq. 7 writes ([CLS]; T_i): it comes "
+        "first.": joined(rows(tokens, first), rows(positions, place)),
         "Positions come first in your answer. Eq. 6 is [T_e; P_e].": joined(right, left),
-        "[CLS] has no position, only zeros. The paper gives it a learnable one.": joined(
-            left, rows(0 * place, positions)
-        ),
-        "You used cls where its position belongs: the right half of row 0 is cls_position.": joined(
-            left, rows(first, positions)
-        ),
+        "[CLS] has no position, only zeros. The paper gives it a learnable "
+        "one.": joined(left, rows(0 * place, positions)),
+        "You used cls where its position belongs: the right half of row 0 is "
+        "cls_position.": joined(left, rows(first, positions)),
         "You exchanged cls and cls_position.": joined(rows(place, tokens), rows(first, positions)),
         "[CLS] is missing: Eq. 7 wants c + 1 rows.": joined(tokens, positions),
-        "[CLS] replaced the first token. Eq. 7 puts it in front of all c tokens.": joined(
-            rows(first, tokens[:, 1:]), rows(place, positions[:, 1:])
-        ),
-        "Tokens and positions are shifted against each other by one row.": [
-            joined(left, rows(positions, place)),
-            joined(rows(tokens, first), right),
-        ],
-        "You interleaved the features of token and position. First all d of the token, then all "
-        "d of the position.": torch.stack([left, right], -1).flatten(2),
-    }
+        "[CLS] replaced the first token. Eq. 7 puts it in front of all c "
+        "tokens.": joined(rows(first, tokens[:, 1:]), rows(place, positions[:, 1:])),
+        "Tokens and positions are shifted against each other by one "
+        "row.": [joined(left, rows(positions, place)), joined(rows(tokens, first), right)],
+        "You interleaved the features of token and position. First all d of the token, then all d "
+        "of the position.": torch.stack([left, right], -1).flatten(2),
+    }  # fmt: skip

@@ -33,26 +33,20 @@ def touched_share(clean: Tensor, perturbed: Tensor):
     norms = clean.norm(dim=-1) != perturbed.norm(dim=-1)  # (B, N)
     not_close = ~torch.isclose(clean, perturbed).all(-1)  # (B, N)
     return share, {
-        "You averaged over coordinates. A point has moved if ANY of its three coordinates has: "
-        "use .any(-1) before the mean.": moved.float().mean((1, 2)),
+        "You averaged over coordinates. A point has moved if ANY of its three coordinates has: use "
+        ".any(-1) before the mean.": moved.float().mean((1, 2)),
         "You ask for all three coordinates to change. One is enough: .any(-1), not "
         ".all(-1).": moved.all(-1).float().mean(1),
         "That is the number of points that moved. Divide by N.": touched.sum(1),
-        "That is the share of the points that did NOT move.": 1 - share,
-        "That is one number for the whole batch. Take the mean over dimension 1.": share.mean(),
-        "You reduced over the points. Coordinates are the last dimension: .any(-1).": moved.any(1)
-        .float()
-        .mean(1),
+        "You reduced over the points. Coordinates are the last dimension: "
+        ".any(-1).": moved.any(1).float().mean(1),
         "You took the mean over the batch. Points are dimension 1.": touched.mean(0),
-        "You added up signed differences, and +0.25 and -0.25 cancel. Compare each coordinate.": (
-            difference.sum(-1) != 0
-        )
-        .float()
-        .mean(1),
-        "You compared distances from the origin. A point can move and keep "
-        "its distance.": norms.float().mean(1),
+        "You added up signed differences, and +0.25 and -0.25 cancel. Compare each "
+        "coordinate.": (difference.sum(-1) != 0).float().mean(1),
+        "You compared distances from the origin. A point can move and keep its "
+        "distance.": norms.float().mean(1),
         "You allow a tolerance. A point has moved however small the change: clean != perturbed.": [
             not_close.float().mean(1),
             *((length > limit).float().mean(1) for limit in (1e-6, 1e-4, 0.01, 0.05, 0.1)),
         ],
-    }
+    }  # fmt: skip
