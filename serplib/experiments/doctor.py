@@ -135,12 +135,14 @@ def _shells() -> Finding:
 
 
 def _data() -> Finding:
-    root = os.environ.get("SERP_DATA")
+    from serplib.data.check import describe
+    from serplib.data.common import data_folder
+
+    root = data_folder()
     if root and not os.path.isdir(root):
         return Finding(
             "data", "problem", f"SERP_DATA={root} is no folder", "correct it, or unset it"
         )
-    from serplib.data.check import describe
 
     found = [row["name"] for row in describe() if row["found"]]
     return Finding("data", "ok", f"found: {', '.join(found)}", "serp data list shows the others")

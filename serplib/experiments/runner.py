@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from serplib.data.common import data_folder
 from serplib.experiments import records
 from serplib.experiments.suites import Run, experiments_folder
 
@@ -19,6 +20,7 @@ def execute_notebook(notebook: str, executed: Path, parameters: dict) -> None:
     """Have papermill run an experiment notebook; the copy with outputs goes to ``executed``."""
     import papermill
 
+    data_folder()  # makes SERP_DATA absolute: the kernel starts in another folder
     papermill.execute_notebook(
         str(experiments_folder() / f"{notebook}.ipynb"),
         str(executed),

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 
+import papermill
 import pytest
 from data_helpers import write_h5
 
 from serplib.data import DataError, common, load
 from serplib.data.common import data_folder
+from serplib.experiments import doctor, runner
 
 
 @pytest.mark.parametrize("given", ["sets", "./sets", "~/sets"])
@@ -40,3 +42,23 @@ def test_a_serp_data_that_is_no_folder_is_named(tmp_path, monkeypatch):
     assert str(tmp_path) in str(error.value)  # a relative path is shown with its directory
     monkeypatch.setenv("SERP_DATA", "")
     assert data_folder() is None
+
+
+def test_doctor_and_runs_see_the_same_folder(tmp_path, monkeypatch):
+    """A run's kernel starts in the project's folder, not where the command was given."""
+    (tmp_path / "sets").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    seen = []
+    monkeypatch.setattr(
+        papermill, "execute_notebook", lambda *a, **k: seen.append(os.environ["SERP_DATA"])
+    )
+    for given in ("sets", "~/sets"):
+        monkeypatch.setenv("SERP_DATA", given)
+        runner.execute_notebook("pretrain", tmp_path / "out.ipynb", {})
+        assert seen.pop() == str(tmp_path / "sets")
+        monkeypatch.setenv("SERP_DATA", given)
+        assert doctor._data().state == "ok"
+    monkeypatch.setenv("SERP_DATA", "~/nowhere")
+    finding = doctor._data()
+    assert finding.state == "problem" and f"{tmp_path}/nowhere is no folder" in finding.detail
