@@ -21,7 +21,8 @@ from __future__ import annotations
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +41,7 @@ from serplib.evaluation import probes, reconstruction
 from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
 from serplib.evaluation.robustness import robustness as measure_robustness
 from serplib.experiments import records
+from serplib.experiments.accelerators import fresh_accelerator
 from serplib.pointnet import PointNetEncoder
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator, named_seed
@@ -88,18 +90,19 @@ def pretrain(
     torch.manual_seed(named_seed(seed, "weights"))
     network = autoencoder(settings, model, total_steps=steps)
     task = Pretext(network, settings.corruption)
-    accelerator = _accelerator(mixed_precision, tracker, folder, run)
-    history = training.pretrain(
-        task, train.points, valid.points, optim, seed, Path(folder) / "checkpoint", accelerator
-    )
+    with _accelerator(mixed_precision, tracker, folder, run) as accelerator:
+        history = training.pretrain(
+            task, train.points, valid.points, optim, seed, Path(folder) / "checkpoint", accelerator
+        )
     restoration = reconstruction.restoration(task, valid.points, seed)
     doubled = valid.points
     if dataset in ("objects", "procedural"):  # made to order: halves with all points of a cloud
         doubled = load(dataset, "train", num_shapes=64, num_points=2 * doubled.shape[1]).points
     restoration |= reconstruction.resample_baseline(doubled, seed)
 
-    generator = named_generator(seed, "picture", device=accelerator.device)
-    pair = task.corrupt(valid.points[:4].to(accelerator.device), generator)
+    device = next(network.parameters()).device
+    generator = named_generator(seed, "picture", device=device)
+    pair = task.corrupt(valid.points[:4].to(device), generator)
     names = [f"shape {i}" for i in range(len(pair[0]))]
     shown = _restoration_panels(names, *pair, {"restored": network.eval().restore(pair[0])})
     _save(network, folder, "autoencoder")
@@ -179,10 +182,11 @@ def finetune(
         clouds = load(test_dataset, "test", num_shapes=test_shapes or None, seed=data_seed)
         return clouds if test_dataset == dataset else same_classes(clouds, train.classes)
 
-    history, result = training.finetune(
-        classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
-        Path(folder) / "checkpoint", _accelerator(mixed_precision, tracker, folder, run),
-    )  # fmt: skip
+    with _accelerator(mixed_precision, tracker, folder, run) as accelerator:
+        history, result = training.finetune(
+            classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
+            Path(folder) / "checkpoint", accelerator,
+        )  # fmt: skip
     metrics, test = {"test": result}, load_test()
     if robustness:
         severities = tuple(range(1, robustness + 1))
@@ -233,7 +237,7 @@ def probe(
     load_test = cache(partial(load, dataset, "test", test_shapes or None, seed=data_seed))
     found = probes.probe(embed, train, load_test, seed, heads=tuple(heads))
     test = load_test()
-    assert test.labels is not None  # else probe() has raised
+    assert train.labels is not None and test.labels is not None  # else probe() has raised
     embedded = embed(test.points)  # (S, D)
     if few_shot:
         splits = (embed(train.points), train.labels), (embedded, test.labels)
@@ -389,16 +393,18 @@ def _encoder(
     return encoder
 
 
+@contextmanager
 def _accelerator(
     mixed_precision: str, tracker: str, folder: str, run: dict[str, Any] | None
-) -> Accelerator:
-    accelerator = Accelerator(
+) -> Iterator[Accelerator]:
+    """Create the accelerator of one training, on a GPU if there is one."""
+    with fresh_accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision,
         log_with=tracker or None, project_dir=folder,
-    )  # fmt: skip
-    if tracker:
-        accelerator.init_trackers((run or _BY_HAND)["name"])
-    return accelerator
+    ) as accelerator:  # fmt: skip
+        if tracker:
+            accelerator.init_trackers((run or _BY_HAND)["name"])
+        yield accelerator
 
 
 def _restoration_panels(
