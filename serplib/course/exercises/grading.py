@@ -11,8 +11,8 @@ import functools
 import inspect
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -126,11 +126,11 @@ def grade(
     """
     names = list(inspect.signature(table).parameters)
     answers: list[Tensor] = []
-    lengths: list[int] = []
+    lengths: set[int] = set()
     stopped: Hint | None = None
     for case in cases:
-        seen, steps = Operations(), PythonSteps(function)
-        with seen if forbids else ExitStack(), steps if no_loop else ExitStack():
+        seen, counter = Operations(), python_steps(function) if no_loop else nullcontext([0])
+        with seen if forbids else nullcontext(), counter as steps:
             try:
                 answer = call(function, *copied(case), names=names, may_change=may_change)
                 answers.append(to_tensor(answer, shape))
@@ -142,30 +142,21 @@ def grade(
             raise Hint(forbids[operation])
         if stopped:
             break
-        lengths.append(steps.count)
-    graded = [table(*case) for case in cases]
-    rights = [to_tensor(right) for right, _ in graded]
+        lengths.add(steps[0])
+    tables = [table(*case) for case in cases]
+    rights = [to_tensor(right) for right, _ in tables]
     answers = [
-        a.reshape(r.shape) if r.ndim == 0 and a.numel() == 1 else a for a, r in zip(answers, rights)
+        a.reshape(()) if r.ndim == 0 and a.numel() == 1 else a for a, r in zip(answers, rights)
     ]
-    if not all(map(close, answers, rights)):
-        finite = [bool(answer.isfinite().all()) for answer in answers]  # a mistake may overflow
-        known = [mistakes | _generic(right) for right, (_, mistakes) in zip(rights, graded)]
-        for hint in known[0]:
-            for wrongs in _attempts([mistakes[hint] for mistakes in known]):
-                tried = [(a, w, r) for a, w, r, f in zip(answers, wrongs, rights, finite) if f]
-                if all(close(a, w) for a, w, _ in tried) and not all(
-                    close(w, r) for _, w, r in tried
-                ):
-                    raise Hint(hint)
-        for case, answer, right in zip(cases, answers, rights):
-            if answer.shape != right.shape:
-                sizes = f"{tuple(answer.shape)}, wanted {tuple(right.shape)}, {shape}"
-                raise Hint(f"The shape is {sizes}.{_given(names, case)}")
-            if not answer.isfinite().all():
-                raise Hint(not_finite)
-            if not close(answer, right):
-                raise Hint(f"{_difference(answer, right)}{_given(names, case)} {advice}".rstrip())
+    _diagnose(answers, rights, [mistakes for _, mistakes in tables])
+    for case, answer, right in zip(cases, answers, rights):
+        if answer.shape != right.shape:
+            sizes = f"{tuple(answer.shape)}, wanted {tuple(right.shape)}, {shape}"
+            raise Hint(f"The shape is {sizes}.{_given(names, case)}")
+        if not answer.isfinite().all():
+            raise Hint(not_finite)
+        if not close(answer, right):
+            raise Hint(f"{_difference(answer, right)}{_given(names, case)} {advice}".rstrip())
     if stopped:  # the cases before were right
         raise Hint(f"{str(stopped).rstrip('.')}.{_given(names, cases[len(answers)])}")
     if mask and any(answer.dtype != torch.bool for answer in answers):
@@ -173,10 +164,22 @@ def grade(
             f"The values are right, the dtype is {answers[0].dtype}. A mask is bool: as an index, "
             "0 and 1 would pick rows 0 and 1."
         )
-    if len(set(lengths)) > 1:
+    if len(lengths) > 1:
         raise Hint(no_loop)
     for case in cases if trains else ():
         _compare_gradients(function, case, table, names, trains, shape)
+
+
+def _diagnose(answers: list[Tensor], rights: list[Tensor], tables: list[dict[str, Any]]) -> None:
+    """Raise the hint of the first mistake that gives these answers in all cases."""
+    known = [mistakes | _generic(right) for mistakes, right in zip(tables, rights)]
+    for hint in known[0]:
+        for wrongs in _attempts([mistakes[hint] for mistakes in known]):
+            # A mistake may overflow: compare where the answer is finite.
+            tried = [t for t in zip(answers, wrongs, rights) if t[0].isfinite().all()]
+            if all(close(answer, wrong) for answer, wrong, _ in tried):
+                if not all(close(wrong, right) for _, wrong, right in tried):
+                    raise Hint(hint)
 
 
 def call(
@@ -389,26 +392,23 @@ class Operations(TorchDispatchMode):
         return out
 
 
-class PythonSteps:
-    """Count the bytecodes executed by a function and by others of its notebook."""
+@contextmanager
+def python_steps(function: Callable) -> Iterator[list[int]]:
+    """Count the bytecodes that a function, and others of its notebook, execute."""
+    steps, names, before = [0], getattr(function, "__globals__", None), sys.gettrace()
 
-    def __init__(self, function: Callable) -> None:
-        self.count = 0
-        self._names = getattr(function, "__globals__", None)
-
-    def __enter__(self) -> None:
-        self._before = sys.gettrace()
-        sys.settrace(self._trace)
-
-    def __exit__(self, *error) -> None:
-        sys.settrace(self._before)
-
-    def _trace(self, frame, event: str, argument):
-        if frame.f_globals is not self._names:
+    def trace(frame, event: str, argument):
+        if frame.f_globals is not names:
             return None
         frame.f_trace_opcodes = True
-        self.count += event == "opcode"
-        return self._trace
+        steps[0] += event == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield steps
+    finally:
+        sys.settrace(before)
 
 
 def normal(name: str, *shape: int) -> Tensor:
