@@ -48,10 +48,11 @@ def require_same_run(folder: Path, stored: Identity, current: Identity) -> None:
     names.sort(key=lambda name: name.count("."))  # general settings before parts of the model
     shown = [f"{n} was {stored.get(n)!r} and is {current.get(n)!r}" for n in names[:4]]
     more = f", and {len(names) - 4} more" if len(names) > 4 else ""
-    hint = {
-        ("optim.epochs",): ", or pass extend=True to add epochs",
-        ("initial weights",): ", or build the model with the same seed or the same encoder",
-    }.get(tuple(names), "")
+    hint = ""
+    if names == ["optim.epochs"]:
+        hint = ", or pass extend=True to add epochs"
+    elif names == ["initial weights"]:
+        hint = ", or build the model with the same seed or the same encoder"
     raise ValueError(
         f"{folder} holds a run with other settings ({', '.join(shown)}{more}): choose another "
         f"folder, or delete this one to train anew{hint}"
@@ -81,7 +82,7 @@ def fingerprint(state: dict[str, Tensor]) -> str:
     """Summarise weights by numbers that do not depend on the rounding of a processor."""
     total = sum(float(tensor.double().sum()) for tensor in state.values())
     norm = sum(float(tensor.double().square().sum()) for tensor in state.values()) ** 0.5
-    return f"sum {total / max(norm, 1e-30):.4f}, norm {norm:.5g}"
+    return f"sum {total / max(norm, 1e-30):.5f}, norm {norm:.6g}"
 
 
 def digest(tensor: Tensor) -> str:
