@@ -76,12 +76,17 @@ def data_folder() -> Path | None:
     """Return the folder named by ``SERP_DATA``, or None where that is not set.
 
     The variable itself is made absolute, so that the same folder is found after a change of the
-    working directory, and by child processes that start in another one.
+    working directory, and by child processes that start in another one. A relative path counts
+    from the working directory, or else from the project's folder: a notebook's kernel starts in
+    ``notebooks/``, not where JupyterLab was started.
     """
     given = os.environ.get("SERP_DATA")
     if not given:
         return None
     folder = absolute_path(given)
+    in_project = DATASETS.parent / os.path.expanduser(given)
+    if not os.path.isdir(folder) and os.path.isdir(in_project):
+        folder = in_project.resolve()
     os.environ["SERP_DATA"] = str(folder)
     return folder
 

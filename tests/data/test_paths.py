@@ -33,6 +33,16 @@ def test_serp_data_is_resolved_once(tmp_path, monkeypatch, given):
     assert found.stdout.strip() == str(tmp_path / "sets" / "modelnet40")
 
 
+def test_a_kernel_that_starts_elsewhere_finds_a_path_relative_to_the_project(tmp_path, monkeypatch):
+    """JupyterLab was started in the project's folder; its kernels start in ``notebooks/``."""
+    (tmp_path / "project" / "notebooks").mkdir(parents=True)
+    (tmp_path / "sets").mkdir()
+    monkeypatch.setattr(common, "DATASETS", tmp_path / "project" / "datasets")
+    monkeypatch.setenv("SERP_DATA", "../sets")
+    monkeypatch.chdir(tmp_path / "project" / "notebooks")
+    assert data_folder() == tmp_path / "sets"
+
+
 def test_a_serp_data_that_is_no_folder_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(common, "DATASETS", tmp_path / "datasets")
     monkeypatch.chdir(tmp_path)
