@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from serplib.data.common import Clouds
-from serplib.point_mae import Masked
+from serplib.point_mae import PointMAE
 from serplib.pointnet import PointNetEncoder, SerpPointNet
 from serplib.presets import Preset
 from serplib.transformer import SerpTransformer, TransformerEncoder
@@ -20,7 +20,7 @@ MODELS = ("pointnet", "transformer", "vasp", "masked")
 
 def autoencoder(
     preset: Preset, model: str, total_steps: int | None = None
-) -> SerpPointNet | SerpTransformer | Vasp | Masked:
+) -> SerpPointNet | SerpTransformer | Vasp | PointMAE:
     """Build an untrained autoencoder.
 
     Args:
@@ -34,7 +34,7 @@ def autoencoder(
     if model == "vasp":
         return Vasp(preset.transformer, preset.vasp, total_steps)
     if model == "masked":
-        return Masked(preset.transformer, preset.masked)
+        return PointMAE(preset.transformer, preset.masked)
     raise ValueError(f"model is {model!r}, wanted one of {MODELS}")
 
 

@@ -1,9 +1,8 @@
 """Nearest points, farthest points, distance of clouds (paper, sections 3.1, 3.3.1, 3.3.5).
 
-Plain torch: every operation is batched, runs on any device and takes any float type, and breaks
-ties towards the lowest index, so that two machines agree. The notebooks build each by hand.
-Where `accel.triton_ops` (on a GPU) or `accel.cpu` (on a CPU) can do a search sooner and to the
-same result, the functions here hand it over.
+Plain PyTorch: every operation is batched, runs on any device, takes any float type, and breaks ties
+towards the lowest index, so that two machines agree. The notebooks build each by hand. `accel` has
+faster searches with the same results; `accel.searches` returns them where they apply.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from serplib.accel import cpu, triton_ops
+from serplib import accel
 from serplib.validation import expect
 
 
@@ -23,18 +22,19 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
 
 
 def at_least_float32(points: Tensor) -> Tensor:
-    """Half-precision clouds are measured in float32: 8 or 11 bits do not order distances."""
+    """Convert half precision to float32: its 8 or 11 bits do not order distances."""
     return points.float() if points.dtype in (torch.float16, torch.bfloat16) else points
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distance of every point of ``a`` to every point of ``b``, as a sum of squares.
+    """Return the squared distance of every point of ``a`` to every point of ``b``.
 
-    The sum over coordinates is written out: it is never negative, unlike |a|^2 + |b|^2 - 2ab, and
+    The sum over coordinates is written out: unlike |a|^2 + |b|^2 - 2ab it is never negative, and it
     needs no (B, Q, N, 3) tensor.
 
     Args:
-        a: ``(B, Q, 3)``. b: ``(B, N, 3)``.
+        a: ``(B, Q, 3)``.
+        b: ``(B, N, 3)``.
 
     Returns:
         ``(B, Q, N)``, in the float type of the inputs (float32 for half precision).
@@ -50,6 +50,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 @torch.no_grad()
 def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> Tensor:
     """Pick points one by one, each the farthest from those already picked (Eq. 2).
+
+    No index is picked twice: duplicates of picked points come last, by index.
 
     Args:
         points: ``(B, N, 3)``, any float type.
@@ -68,34 +70,33 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
         raise ValueError(f"num_samples is {num_samples}, wanted 1..{num_points} (the points given)")
     if not 0 <= start < num_points:
         raise ValueError(f"start is {start}, wanted 0..{num_points - 1}")
-    for compiled in (triton_ops, cpu):
-        if compiled.usable(points):
-            return compiled.farthest_point_sample(points, num_samples, start)
-    # One contiguous array a coordinate: the loop below reads memory in order.
+    if compiled := accel.searches(points):
+        return compiled.farthest_point_sample(points, num_samples, start)
+    # Each coordinate is a contiguous array: the loop below reads memory in order.
     x, y, z = at_least_float32(points).permute(2, 0, 1).contiguous()  # each (B, N)
-    picked = torch.empty(batch, num_samples, dtype=torch.int64, device=points.device)  # (B, m)
+    picked = torch.full((batch, 1), start, dtype=torch.int64, device=points.device)  # (B, 1)
     nearest = torch.full_like(x, torch.inf)  # (B, N) squared distance to the nearest picked point
-    last = torch.full((batch, 1), start, dtype=torch.int64, device=points.device)  # (B, 1)
-    for step in range(num_samples):
-        picked[:, step] = last[:, 0]
-        if step + 1 == num_samples:
-            break
+    for _ in range(num_samples - 1):
+        last = picked[:, -1:]  # (B, 1)
         distance = (x - x.gather(1, last)).square()  # (B, N)
         distance += (y - y.gather(1, last)).square()
         distance += (z - z.gather(1, last)).square()
-        torch.minimum(nearest, distance, out=nearest)
-        last = nearest.argmax(dim=1, keepdim=True)  # (B, 1), the first of equal maxima
+        nearest = torch.minimum(nearest, distance).scatter(1, last, -1.0)  # -1: picked
+        farthest = nearest.argmax(1, keepdim=True)  # (B, 1), the first of equal maxima
+        picked = torch.cat([picked, farthest], 1)
     return picked
 
 
 @torch.no_grad()
 def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
-    """The k nearest points of each query, nearest first (Eq. 3).
+    """Find the k nearest points of each query, nearest first (Eq. 3).
 
-    A query that is itself one of the points is its own first neighbour.
+    A query that is one of the points is its own first neighbour.
 
     Args:
-        queries: ``(B, Q, 3)``. points: ``(B, N, 3)``. k: at most N.
+        queries: ``(B, Q, 3)``.
+        points: ``(B, N, 3)``.
+        k: number of neighbours, at most N.
 
     Returns:
         ``(B, Q, k)`` int64 indices into ``points``; ties go to the lowest index.
@@ -107,25 +108,25 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     if not 1 <= k <= points.shape[1]:
         raise ValueError(f"k is {k}, wanted 1..{points.shape[1]} (the points given)")
     _check_pair(queries, points)
-    for compiled in (triton_ops, cpu):
-        if compiled.usable(queries, points):
-            return compiled.knn(queries, points, k)
-    return lowest(squared_distances(queries, points), k)
+    if compiled := accel.searches(queries, points):
+        return compiled.knn(queries, points, k)
+    return topk_smallest(squared_distances(queries, points), k)
 
 
-def lowest(values: Tensor, k: int) -> Tensor:
-    """Where the k lowest values of each row are, lowest first; ties go to the lowest index.
+def topk_smallest(values: Tensor, k: int) -> Tensor:
+    """Return the indices of the k smallest values of each row; ties go to the lowest index.
 
     Args:
-        values: ``(..., N)``, none below 0, any float type. k: at most N.
+        values: ``(..., N)``, none below 0, any float type.
+        k: at most N.
 
     Returns:
-        ``(..., k)`` int64.
+        ``(..., k)`` int64, smallest value first.
     """
     if values.dtype != torch.float32:
         return values.sort(dim=-1, stable=True).indices[..., :k]  # (..., k)
-    # A float32 >= 0 orders like its bits read as an integer. With the index in the lower half,
-    # no two keys are equal: topk, which promises nothing about ties, has none to break.
+    # A float32 >= 0 orders like its bits read as an integer. With the index in the lower half, no
+    # two keys are equal, so that topk, which does not define the order of ties, has none.
     # abs: inf - inf may be a NaN with a minus sign, which would come first instead of last.
     index = torch.arange(values.shape[-1], device=values.device)  # (N,)
     key = (values.abs().view(torch.int32).long() << 32) | index  # (..., N)
@@ -133,10 +134,11 @@ def lowest(values: Tensor, k: int) -> Tensor:
 
 
 def gather(points: Tensor, index: Tensor) -> Tensor:
-    """The points (or features) at ``index``, cloud by cloud.
+    """Take points (or features) at ``index``, cloud by cloud.
 
     Args:
-        points: ``(B, N, C)``. index: ``(B, ...)`` int64 into N.
+        points: ``(B, N, C)``.
+        index: ``(B, ...)`` int64 into N.
 
     Returns:
         ``(B, ..., C)``.
@@ -147,7 +149,8 @@ def gather(points: Tensor, index: Tensor) -> Tensor:
             f"points {tuple(points.shape)} and index {tuple(index.shape)}: "
             "wanted (B, N, C) and (B, ...) with the same B"
         )
-    if not points.requires_grad:  # sooner; in a gradient, a GPU would add up in any order
+    # torch.gather is faster, but on a GPU its gradient is summed in an order that varies.
+    if not points.requires_grad or points.device.type == "cpu":
         flat = index.flatten(1)[..., None].expand(-1, -1, points.shape[2])
         return points.gather(1, flat).view(*index.shape, -1)  # (B, ..., C)
     cloud = torch.arange(len(points), device=points.device)  # (B,)
@@ -156,41 +159,32 @@ def gather(points: Tensor, index: Tensor) -> Tensor:
 
 @torch.no_grad()
 def nearest_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """For each point its nearest one in the other cloud, both ways; ties to the lowest index.
+    """Find for each point the nearest one in the other cloud; ties go to the lowest index.
 
     Args:
-        a: ``(B, N, 3)``. b: ``(B, M, 3)``.
+        a: ``(B, N, 3)``.
+        b: ``(B, M, 3)``.
 
     Returns:
         ``(B, N)`` int64 indices into ``b``, and ``(B, M)`` int64 indices into ``a``.
     """
     _check_pair(a, b)
-    for compiled in (triton_ops, cpu):
-        if compiled.usable(a, b):
-            return compiled.nearest(a, b)
+    if compiled := accel.searches(a, b):
+        return compiled.nearest_pairs(a, b)
     distance = squared_distances(a, b)  # (B, N, M)
     return distance.argmin(2), distance.argmin(1)
 
 
-def _partners(points: Tensor, nearest: Tensor) -> Tensor:
-    """`gather` of one neighbour a point, ``(B, N)`` into ``(B, M, 3)``; sooner on a CPU.
-
-    On a GPU torch.gather would add up the gradient in an order that differs from run to run.
-    """
-    if points.device.type != "cpu":
-        return gather(points, nearest)
-    return points.gather(1, nearest[..., None].expand(-1, -1, 3))  # (B, N, 3)
-
-
 def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
-    """Chamfer distance of two clouds (Eq. 11): squared, mean of each side, summed.
+    """Return the Chamfer distance of two clouds (Eq. 11): squared, mean per side, summed.
 
-    Two single points 3 apart give 18. Who is nearest to whom is searched without gradients; the
-    distances of the pairs found are then differentiated, which is the same gradient for less work.
+    Two single points 3 apart give 18. Nearest points are searched without gradients, and only the
+    distances of the pairs found are differentiated: the same gradient with less work.
 
     Args:
-        a: ``(B, N, 3)``. b: ``(B, M, 3)``.
-        reduction: ``"none"`` for one value a cloud, ``(B,)``; ``"mean"`` for their mean, ``()``.
+        a: ``(B, N, 3)``.
+        b: ``(B, M, 3)``.
+        reduction: ``"none"`` for one value per cloud, ``(B,)``; ``"mean"`` for their mean, ``()``.
 
     Returns:
         In squared units of the clouds; never negative.
@@ -199,11 +193,12 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
         raise ValueError(f"reduction is {reduction!r}, wanted 'none' or 'mean'")
     _check_pair(a, b)
     a, b = at_least_float32(a), at_least_float32(b)
-    if cpu.usable(a, b):
-        per_cloud = cpu.chamfer(a, b)  # (B,)
+    compiled = accel.searches(a, b)
+    if hasattr(compiled, "chamfer_l2"):
+        per_cloud = compiled.chamfer_l2(a, b)  # (B,)
     else:
         nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)
-        from_a = (a - _partners(b, nearest_b)).square().sum(-1)  # (B, N)
-        from_b = (b - _partners(a, nearest_a)).square().sum(-1)  # (B, M)
+        from_a = (a - gather(b, nearest_b)).square().sum(-1)  # (B, N)
+        from_b = (b - gather(a, nearest_a)).square().sum(-1)  # (B, M)
         per_cloud = from_a.mean(-1) + from_b.mean(-1)  # (B,)
     return per_cloud if reduction == "none" else per_cloud.mean()

@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from serplib.accel.pooling import max_over_points
-from serplib.accel.shared_mlp import linear_norm
 from serplib.geometry import farthest_point_sample, gather, knn
 from serplib.validation import expect
 
@@ -98,38 +96,32 @@ def stitch(patches: Tensor, origin: Tensor, scale: Tensor) -> Tensor:
 class TokenPointNet(nn.Module):
     """A lightweight PointNet: one patch in, one token out (Eq. 4).
 
-    Two layers on each point, the maximum over the patch given back to every point, two more layers,
-    and the maximum again. Giving the maximum back means concatenating it to each point's features;
-    a linear layer on ``[maximum; point]`` is the sum of one on each, and the one on the maximum is
-    computed once a patch instead of once a point. The one on the point comes right after another,
-    ``from_point(local(x))``, with nothing between: their product is one layer, and a smaller one.
+    Two layers on each point; the maximum over the patch is concatenated to each point's feature;
+    two more layers, and the maximum again. The order of the points does not matter.
     """
 
     def __init__(self, dim: int, widths: tuple[int, int, int] = (128, 256, 512)) -> None:
         super().__init__()
         first, local, wide = widths
-        self.first = nn.Linear(3, first)
-        self.first_norm = nn.BatchNorm1d(first)
+        self.first, self.first_norm = nn.Linear(3, first), nn.BatchNorm1d(first)
         self.local = nn.Linear(first, local)
-        self.from_point = nn.Linear(local, wide)
-        self.from_patch = nn.Linear(local, wide, bias=False)
-        self.wide_norm = nn.BatchNorm1d(wide)
+        self.wide, self.wide_norm = nn.Linear(2 * local, wide), nn.BatchNorm1d(wide)
         self.last = nn.Linear(wide, dim)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """``(B, c, n, 3)`` to ``(B, c, d)``; the order of the n points does not matter."""
+        """Map patches ``(B, c, n, 3)`` to tokens ``(B, c, d)``."""
         expect(patches, "B c n 3", "patches", device=self.first.weight.device)
-        batch, num_centers, size, _ = patches.shape
-        points = patches.flatten(1, 2)  # (B, c*n, 3)
-        hidden = linear_norm(points, self.first, self.first_norm)  # (B, c*n, 128)
-        hidden = hidden.view(batch * num_centers, size, -1)  # (B*c, n, 128)
-        whole = max_over_points(hidden, self.local)  # (B*c, 256)
-        weight = self.from_point.weight @ self.local.weight  # (512, 128)
-        of_patch = self.from_patch(whole) + self.from_point(self.local.bias)  # (B*c, 512)
-        hidden = (hidden @ weight.T).add_(of_patch[:, None])  # (B*c, n, 512)
-        hidden = self.wide_norm(hidden.flatten(0, 1)).relu_()  # (B*c*n, 512)
-        tokens = max_over_points(hidden.unflatten(0, (-1, size)), self.last)  # (B*c, d)
-        return tokens.unflatten(0, (batch, num_centers))  # (B, c, d)
+        x = _over_rows(self.first_norm, self.first(patches)).relu()  # (B, c, n, 128)
+        local = self.local(x)  # (B, c, n, 256)
+        whole = local.amax(2, keepdim=True).expand_as(local)  # (B, c, n, 256), at every point
+        x = self.wide(torch.cat([whole, local], -1))  # (B, c, n, 512)
+        x = _over_rows(self.wide_norm, x).relu()  # (B, c, n, 512)
+        return self.last(x).amax(2)  # (B, c, d)
+
+
+def _over_rows(norm: nn.Module, x: Tensor) -> Tensor:
+    """Apply BatchNorm to ``(..., F)`` with all rows as one batch."""
+    return norm(x.flatten(0, -2)).view(x.shape)
 
 
 class PositionMLP(nn.Sequential):

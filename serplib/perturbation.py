@@ -9,7 +9,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from serplib.geometry import farthest_point_sample, gather, knn, lowest
+from serplib.geometry import farthest_point_sample, gather, knn, topk_smallest
 from serplib.validation import check_fields, expect
 
 
@@ -54,7 +54,7 @@ class Perturbation:
         batch, num_points, _ = points.shape
         order = torch.rand(batch, num_points, generator=generator, device=points.device)  # (B, N)
         if self.centers == "random":
-            return lowest(order, self.num_patches)  # (B, P)
+            return topk_smallest(order, self.num_patches)  # (B, P)
         # FPS from a random start: put a random point first, sample, and map the indices back.
         shuffle = order.argsort(dim=1, stable=True)  # (B, N)
         picked = farthest_point_sample(gather(points, shuffle), self.num_patches)  # (B, P)

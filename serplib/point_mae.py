@@ -1,7 +1,7 @@
-"""Masking instead of perturbing: Point-MAE (Pang et al., 2022) on SeRP's tokens (section 3.3).
+"""Point-MAE (Pang et al., 2022) on SeRP's tokens: masking instead of perturbing (section 3.3).
 
-The paper sets perturbation against masking, whose decoder must be told where the masked patches
-were. `evaluation.leakage` measures how much that gives away.
+The decoder of a masked autoencoder is given the positions of the masked patches.
+`evaluation.leakage` measures how much these positions reveal.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from serplib.patches import Patches, PositionMLP, stitch
@@ -19,31 +20,33 @@ from serplib.transformer import (
     TransformerEncoder,
     patch_chamfer,
 )
+from serplib.validation import check_fields
 
 
 @dataclass(frozen=True)
-class MaskedConfig:
-    """What is masked, and in which autoencoder.
+class PointMAEConfig:
+    """Mask ratio and choice of the autoencoder.
 
     Attributes:
-        ratio: share of the patches that are masked (Point-MAE: 0.6).
-        point_mae: tokens, norms and positions as Point-MAE has them: patches minus their centre,
-            positions added before every block. False keeps the encoder as the transformer's
-            configuration says, so that two pretext tasks share one encoder.
+        ratio: fraction of the patches that are masked, between 0 and 1 (Point-MAE: 0.6).
+        point_mae: use Point-MAE's tokens, norms and positions: patches minus their centre,
+            positions added before every block. False keeps the encoder of the transformer's
+            configuration, so that two pretext tasks share one encoder.
     """
 
-    ratio: float = 0.6
+    ratio: PositiveFloat = 0.6
     point_mae: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio < 1:
-            raise ValueError(f"mask ratio is {self.ratio}, wanted a number between 0 and 1")
+        check_fields(self)
+        if self.ratio >= 1:
+            raise ValueError(f"ratio is {self.ratio}: must be between 0 and 1")
 
     def num_masked(self, num_centers: int) -> int:
-        """Patches masked of c, rounded down; at least one is, and at least one is not.
+        """Return the number of masked patches out of c, rounded down.
 
         Raises:
-            ValueError: the ratio leaves no patch to see or none to predict.
+            ValueError: no patch is masked, or none is visible.
         """
         masked = int(self.ratio * num_centers)
         if not 1 <= masked < num_centers:
@@ -54,7 +57,7 @@ class MaskedConfig:
         return masked
 
     def transformer(self, config: TransformerConfig) -> TransformerConfig:
-        """The autoencoder's configuration: without positions, all mask tokens would be the same."""
+        """Adapt the configuration: without positions, the decoder cannot tell mask tokens apart."""
         if self.point_mae:
             config = replace(
                 config,
@@ -67,19 +70,19 @@ class MaskedConfig:
         return replace(config, decoder_positions=True, head="token", loss="patch")
 
 
-class Masked(nn.Module):
-    """Hide patches of a clean cloud, and predict them from the others and from where they are.
+class PointMAE(nn.Module):
+    """Mask patches of a clean cloud; predict them from the visible ones and from their centres.
 
-    Two departures from Point-MAE's code. [CLS] is among the visible tokens, as in MAE (He et al.,
-    2022), so that what fine-tuning reads has been trained. And the token PointNet embeds visible
-    patches only; there it embeds all, and its BatchNorm sees the masked ones. Neighbouring patches
-    share points in both: a masked patch is never hidden entirely.
+    There are two differences from Point-MAE's code. [CLS] is one of the visible tokens, as in MAE
+    (He et al., 2022), so that the token read by fine-tuning is trained. The token PointNet embeds
+    the visible patches only; Point-MAE embeds all, so that its BatchNorm sees the masked ones. In
+    both, neighbouring patches share points: a masked patch is never hidden entirely.
     """
 
     def __init__(
         self,
         config: TransformerConfig = TransformerConfig(),
-        masked: MaskedConfig = MaskedConfig(),
+        masked: PointMAEConfig = PointMAEConfig(),
     ) -> None:
         super().__init__()
         self.config = config = masked.transformer(config)
@@ -87,13 +90,13 @@ class Masked(nn.Module):
         self.encoder = TransformerEncoder(config)
         self.decoder = TransformerDecoder(config)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, config.latent_dim))
-        self.position = PositionMLP(config.dim)  # the decoder has its own
+        self.position = PositionMLP(config.dim)  # of the decoder
         self.cls_position = nn.Parameter(0.02 * torch.randn(1, 1, config.dim))
 
     def draw(self, patches: Patches) -> tuple[Patches, Patches]:
-        """Visible patches, ``c - num_masked`` a cloud, and masked ones: a new choice each time.
+        """Split patches at random into visible ones, ``c - num_masked`` per cloud, and masked ones.
 
-        In evaluation the choice is always the same, so that losses compare.
+        In evaluation mode the split is the same in each call, so that losses are comparable.
         """
         batch, num_centers = patches.centers.shape[:2]
         device = patches.centers.device
@@ -102,48 +105,52 @@ class Masked(nn.Module):
         else:
             order = torch.rand(batch, num_centers, generator=named_generator("mask")).to(device)
         order = order.argsort(1)  # (B, c)
-        row = torch.arange(batch, device=device)[:, None]  # (B, 1)
-        hidden, visible = order.split([self.num_masked, num_centers - self.num_masked], 1)
-        return Patches(*(x[row, visible] for x in patches)), Patches(
-            *(x[row, hidden] for x in patches)
+        cloud = torch.arange(batch, device=device)[:, None]  # (B, 1)
+        masked, visible = order.split([self.num_masked, num_centers - self.num_masked], 1)
+        return (
+            Patches(*(field[cloud, visible] for field in patches)),
+            Patches(*(field[cloud, masked] for field in patches)),
         )
 
     def predict(self, visible: Patches, centers: Tensor) -> Tensor:
-        """The patches around ``centers (B, m, 3)``, from those seen: ``(B, m, n, 3)``."""
+        """Predict the masked patches ``(B, m, n, 3)`` around ``centers (B, m, 3)``."""
         latent, _ = self.encoder.encode(visible)  # (B, v+1, l)
-        batch, hidden, _ = centers.shape
-        latent = torch.cat([latent, self.mask_token.expand(batch, hidden, -1)], 1)  # (B, c+1, l)
+        batch, masked, _ = centers.shape
+        latent = torch.cat([latent, self.mask_token.expand(batch, masked, -1)], 1)  # (B, c+1, l)
         positions = self.position(torch.cat([visible.centers, centers], 1))  # (B, c, d)
         positions = torch.cat([self.cls_position.expand(batch, -1, -1), positions], 1)
-        return self.decoder(latent, positions)[:, -hidden:]  # (B, m, n, 3)
+        return self.decoder(latent, positions)[:, -masked:]  # (B, m, n, 3)
 
     def forward(self, perturbed: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Patches]:
-        """Predictions of the masked patches ``(B, m, n, 3)`` of clouds ``(B, N, 3)``, and those.
+        """Return predictions ``(B, m, n, 3)`` of the masked patches, and the masked patches.
 
         Args:
-            perturbed: looked at only where there is no ``clean``: nothing is perturbed here.
+            perturbed: ``(B, N, 3)``, used only if ``clean`` is None.
+            clean: ``(B, N, 3)`` clean clouds.
         """
         patches = self.encoder.patches(perturbed if clean is None else clean)
         visible, masked = self.draw(patches)
         return self.predict(visible, masked.centers), masked
 
     def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
-        """The Chamfer distance of each masked patch and its prediction, mean over patches.
+        """Return ``total``: the Chamfer distance of masked patches and predictions, a mean.
 
         Args:
-            clean: ``(B, N, 3)``. perturbed, touched: not used here.
+            perturbed: ``(B, N, 3)``, not used here.
+            clean: ``(B, N, 3)`` clean clouds.
+            touched: ``(B, N)`` bool, not used here.
         """
         predicted, masked = self(perturbed, clean)
         return {"total": patch_chamfer(predicted, masked.targets)}
 
     @torch.no_grad()
     def restore(self, points: Tensor) -> Tensor:
-        """Clouds ``(B, N, 3)`` from their patches, seen ones as they are: ``(B, c*n, 3)``.
+        """Rebuild clouds ``(B, N, 3)`` from visible and predicted patches: ``(B, c*n, 3)``.
 
-        Predictions are put back in the true frame of the masked patch: its centre is known to the
-        decoder; its mean and scale (``normalize="mean_std"``) are not, and are handed over.
+        Predictions are placed in the true frame of the masked patch. The decoder knows its centre,
+        but not its mean and scale (``normalize="mean_std"``): these are ground truth.
         """
         visible, masked = self.draw(self.encoder.patches(points))
         predicted = self.predict(visible, masked.centers)  # (B, m, n, 3)
-        seen = stitch(visible.inputs, visible.origin, visible.scale)  # (B, v*n, 3)
-        return torch.cat([seen, stitch(predicted, masked.origin, masked.scale)], 1)
+        known = stitch(visible.inputs, visible.origin, visible.scale)  # (B, v*n, 3)
+        return torch.cat([known, stitch(predicted, masked.origin, masked.scale)], 1)

@@ -1,17 +1,17 @@
-"""SeRP-PointNet: find the perturbed points and put them back (paper, section 3.2)."""
+"""SeRP-PointNet: detect the perturbed points and restore them (paper, section 3.2)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib.accel.pooling import max_over_points
-from serplib.accel.shared_mlp import at_points, linear_norm
 from serplib.geometry import chamfer_l2
-from serplib.validation import expect
+from serplib.validation import check_fields, expect
 
 
 @dataclass(frozen=True)
@@ -19,10 +19,10 @@ class PointNetConfig:
     """Sizes and choices of SeRP-PointNet; the defaults are the paper's text.
 
     Attributes:
-        widths: the shared layers on each point; the first is the local, the last the global
-            feature (PointNet's 64, 128, 1024).
+        widths: the shared layers on each point; the first gives the local feature, the last the
+            global one (PointNet's 64, 128, 1024).
         decoder_widths: "4 fully-connected layers to give per-point 128-dimensional features".
-        transform_widths: layers of the T-Nets, on points and then on the cloud.
+        transform_widths: layers of a T-Net: three on the points, two on the cloud.
         input_transform: PointNet's T-Net on the coordinates.
         feature_transform: PointNet's T-Net on the local features (the authors' code has none).
         task: what the reconstruction head predicts: ``"delta"``, the shift back to the clean point,
@@ -37,18 +37,17 @@ class PointNetConfig:
     transform_widths: tuple[int, int, int, int, int] = (64, 128, 1024, 512, 256)
     input_transform: bool = True
     feature_transform: bool = True
-    task: str = "delta"
-    alpha_cls: float = 0.001
-    alpha_rec: float = 1.5
+    task: Literal["delta", "cdl2"] = "delta"
+    alpha_cls: NonNegativeFloat = 0.001
+    alpha_rec: NonNegativeFloat = 1.5
     class_weights: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
-        if self.task not in ("delta", "cdl2"):
-            raise ValueError(f"task is {self.task!r}, wanted 'delta' or 'cdl2'")
+        check_fields(self)
 
 
-class Shared(nn.Module):
-    """One fully connected layer shared by all rows, then BatchNorm and, if wanted, ReLU."""
+class SharedLayer(nn.Module):
+    """A fully connected layer applied to each point alike, with BatchNorm and optionally ReLU."""
 
     def __init__(self, inputs: int, outputs: int, relu: bool = True) -> None:
         super().__init__()
@@ -56,100 +55,101 @@ class Shared(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
         self.relu = relu
 
-    def forward(self, x: Tensor) -> Tensor:  # (..., inputs) -> (..., outputs)
-        return linear_norm(x, self.linear, self.norm, self.relu)
-
-    def pooled(self, x: Tensor) -> Tensor:  # (B, N, inputs) -> (B, outputs)
-        """The maximum over the points of what `forward` gives."""
-        x = max_over_points(x, self.linear, self.norm)  # (B, outputs)
-        return x.relu() if self.relu else x  # ReLU never falls: it may come after the maximum
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(..., inputs)`` to ``(..., outputs)``; BatchNorm takes all rows as one batch."""
+        x = self.linear(x)  # (..., outputs)
+        x = self.norm(x.flatten(0, -2)).view(x.shape)  # (..., outputs)
+        return x.relu() if self.relu else x
 
 
 class TNet(nn.Module):
-    """PointNet's transformer network: a k x k matrix for each cloud, the identity at first."""
+    """PointNet's transformation network: a k x k matrix for each cloud, initially the identity."""
 
     def __init__(self, k: int, widths: tuple[int, int, int, int, int]) -> None:
         super().__init__()
         self.k = k
         a, b, c, d, e = widths
-        self.on_points = nn.Sequential(Shared(k, a), Shared(a, b), Shared(b, c))
-        self.on_cloud = nn.Sequential(Shared(c, d), Shared(d, e))
+        self.on_points = nn.Sequential(SharedLayer(k, a), SharedLayer(a, b), SharedLayer(b, c))
+        self.on_cloud = nn.Sequential(SharedLayer(c, d), SharedLayer(d, e))
         self.matrix = nn.Linear(e, k * k)
         nn.init.zeros_(self.matrix.weight)
         nn.init.zeros_(self.matrix.bias)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, N, k) -> (B, k, k)
-        cloud = self.on_points[2].pooled(self.on_points[:2](x))  # (B, c)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, N, k)`` to matrices ``(B, k, k)``."""
+        cloud = self.on_points(x).amax(1)  # (B, 1024)
         matrix = self.matrix(self.on_cloud(cloud)).unflatten(-1, (self.k, self.k))  # (B, k, k)
         return matrix + torch.eye(self.k, device=x.device, dtype=matrix.dtype)
 
 
 class PointNetEncoder(nn.Module):
-    """A cloud to its global vector: what is kept for the downstream tasks."""
+    """Map a cloud to its global feature: the part that the downstream tasks keep."""
 
     def __init__(self, config: PointNetConfig) -> None:
         super().__init__()
-        local, middle, whole = config.widths
+        local, middle, last = config.widths
         t = config.transform_widths
         self.input_transform = TNet(3, t) if config.input_transform else None
         self.feature_transform = TNet(local, t) if config.feature_transform else None
-        self.local = Shared(3, local)
-        self.middle = Shared(local, middle)
-        self.whole = Shared(middle, whole, relu=False)
-        self.feature_dim = whole
+        self.local = SharedLayer(3, local)
+        self.middle = SharedLayer(local, middle)
+        self.last = SharedLayer(middle, last, relu=False)
+        self.feature_dim = last
 
     def encode(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, N, 3)`` to the global ``(B, 1024)`` and the local features ``(B, N, 64)``."""
+        """Map ``(B, N, 3)`` to global features ``(B, 1024)`` and local ones ``(B, N, 64)``."""
         expect(points, "B N 3", device=self.local.linear.weight.device)
         if self.input_transform is not None:
             points = points @ self.input_transform(points)  # (B, N, 3)
         local = self.local(points)  # (B, N, 64)
         if self.feature_transform is not None:
             local = local @ self.feature_transform(local)  # (B, N, 64)
-        return self.whole.pooled(self.middle(local)), local
+        return self.global_feature(local), local
+
+    def global_feature(self, local: Tensor) -> Tensor:
+        """Map local features ``(B, N, 64)`` to global ones ``(B, 1024)``."""
+        return self.last(self.middle(local)).amax(1)
 
     def forward(self, points: Tensor) -> Tensor:
-        """Features of clouds ``(B, N, 3)`` for classification: ``(B, feature_dim)``."""
+        """Map clouds ``(B, N, 3)`` to features for classification, ``(B, feature_dim)``."""
         return self.encode(points)[0]
 
 
 class SerpPointNet(nn.Module):
-    """Global and local features, four layers, two heads (section 3.2).
-
-    The first of the four layers reads ``[global; local]`` at every point. It is written as the sum
-    of a layer on each: the one on the global vector is computed once a cloud, not once a point.
-    """
+    """The autoencoder of section 3.2: encoder, four layers on each point, two heads."""
 
     def __init__(self, config: PointNetConfig = PointNetConfig()) -> None:
         super().__init__()
         self.config = config
         self.encoder = PointNetEncoder(config)
-        local, whole = config.widths[0], config.widths[-1]
         a, b, c, d = config.decoder_widths
-        self.from_local = nn.Linear(local, a)
-        self.from_global = nn.Linear(whole, a, bias=False)
-        self.norm = nn.BatchNorm1d(a)
-        self.decoder = nn.Sequential(Shared(a, b), Shared(b, c), Shared(c, d))
+        self.decoder = nn.Sequential(
+            SharedLayer(config.widths[-1] + config.widths[0], a),
+            SharedLayer(a, b),
+            SharedLayer(b, c),
+            SharedLayer(c, d),
+        )
         self.classification = nn.Linear(d, 2)
         self.reconstruction = nn.Linear(d, 3)
 
     def forward(self, perturbed: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (untouched, touched) ``(B, N, 2)`` and the task's prediction ``(B, N, 3)``."""
+        """Return logits (untouched, touched) ``(B, N, 2)`` and the task's output ``(B, N, 3)``."""
         whole, local = self.encoder.encode(perturbed)  # (B, 1024), (B, N, 64)
-        of_cloud = self.from_global(whole) + self.from_local.bias  # (B, 512)
-        x = at_points(local, self.from_local.weight).add_(of_cloud[:, None])  # (B, N, 512)
-        x = self.norm(x.flatten(0, 1)).relu_().view(x.shape)  # (B, N, 512)
-        x = self.decoder(x)  # (B, N, 128)
-        heads = self.classification, self.reconstruction  # on the same input: one product
-        weight = torch.cat([head.weight for head in heads])  # (5, 128)
-        both = F.linear(x, weight, torch.cat([head.bias for head in heads]))  # (B, N, 5)
-        return both[..., :2], both[..., 2:]
+        x = self.point_features(whole, local)  # (B, N, 128)
+        return self.classification(x), self.reconstruction(x)
+
+    def point_features(self, whole: Tensor, local: Tensor) -> Tensor:
+        """Decode global ``(B, 1024)`` and local features ``(B, N, 64)`` to ``(B, N, 128)``."""
+        whole = whole[:, None].expand(-1, local.shape[1], -1)  # (B, N, 1024), at every point
+        return self.decoder(torch.cat([whole, local], -1))  # of (B, N, 1088)
 
     def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
-        """Eq. 1 and its two parts, unweighted.
+        """Return Eq. 1 as ``total``, and its two parts unweighted.
 
         Args:
-            perturbed, clean: ``(B, N, 3)`` twins. touched: ``(B, N)`` bool.
+            perturbed: ``(B, N, 3)`` perturbed clouds.
+            clean: ``(B, N, 3)`` the same points before the perturbation.
+            touched: ``(B, N)`` bool, which points were perturbed.
         """
         logits, predicted = self(perturbed)
         batch, num_points, _ = perturbed.shape
@@ -158,8 +158,7 @@ class SerpPointNet(nn.Module):
         dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision to float32
         logits, predicted = logits.to(dtype), predicted.to(dtype)
         weights = torch.tensor(self.config.class_weights, device=logits.device, dtype=dtype)
-        classes = touched.long()  # (B, N)
-        classification = F.cross_entropy(logits.mT, classes, weights)  # of (B, 2, N)
+        classification = F.cross_entropy(logits.mT, touched.long(), weights)  # of (B, 2, N)
         if self.config.task == "delta":
             reconstruction = F.mse_loss(predicted, clean - perturbed)
         else:
@@ -173,6 +172,6 @@ class SerpPointNet(nn.Module):
 
     @torch.no_grad()
     def restore(self, perturbed: Tensor) -> Tensor:
-        """The restored clouds, ``(B, N, 3)``."""
+        """Restore clouds ``(B, N, 3)``."""
         _, predicted = self(perturbed)
         return perturbed + predicted if self.config.task == "delta" else predicted

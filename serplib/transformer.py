@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serplib.geometry import chamfer_l2
 from serplib.patches import Embedding, Patches, make_patches, stitch
-from serplib.validation import expect
+from serplib.validation import check_fields, expect
 
 
 @dataclass(frozen=True)
@@ -18,73 +20,66 @@ class TransformerConfig:
     """Sizes and choices of SeRP-Transformer; the defaults are the paper's text (section 4).
 
     Attributes:
-        num_centers: c. patch_size: n. dim: d, of tokens, positions and decoder. latent_dim: l.
-        encoder_depth, decoder_depth, encoder_heads, decoder_heads, mlp_ratio: the paper says
-            "standard Transformers" and "asymmetric"; the counts are the authors' code's.
+        num_centers: c, patches per cloud.
+        patch_size: n, points per patch.
+        dim: d, width of tokens, positions and decoder.
+        latent_dim: l, width of the latent tokens.
+        encoder_depth, decoder_depth: number of blocks; the paper says "standard Transformers" and
+            "asymmetric", the counts are those of the authors' code. So are the heads:
+        encoder_heads, decoder_heads: attention heads per block.
+        mlp_ratio: width of a block's hidden layer, in widths of the block.
         qkv_bias: bias of the query, key and value projections.
-        drop_path: largest probability of skipping a block's branch, rising linearly with depth.
+        drop_path: largest probability of skipping a residual branch; it rises linearly with depth.
         encoder_norm: LayerNorm after the last encoder block.
-        fusion: ``"concat"`` (Eq. 6) or ``"add"``.
-        positions_every_block: add the positions again before every block (needs ``"add"``).
-        decoder_positions: hand the positions to the decoder too.
+        fusion: ``"concat"`` (Eq. 6) or ``"add"`` (the authors' code).
+        positions_every_block: add the positions again before every block; required by ``"add"``.
+        decoder_positions: give the positions to the decoder too.
         normalize, target_frame: see `patches.make_patches`.
         cls_std, cls_position_std, token_widths: see `patches.Embedding`.
-        head: ``"token"``, one fully connected layer a token (Eq. 10), or ``"pair"``, a convolution
-            of kernel 2, so that patch i is made from tokens i-1 and i (the authors' code).
+        head: ``"token"``, one fully connected layer per token (Eq. 10), or ``"pair"``, a
+            convolution of kernel 2: patch i comes from tokens i-1 and i (the authors' code).
         loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over all patches laid
-            on top of each other (the authors' code): blind to which patch is which.
-        pooling: what classification reads: ``"cls"``, or ``"cls_max"``, [CLS; max over patches].
+            on top of each other (the authors' code), which ignores which patch is which.
+        pooling: features for classification: ``"cls"``, or ``"cls_max"``, [CLS; max over patches].
     """
 
-    num_centers: int = 64
-    patch_size: int = 32
-    dim: int = 384
-    latent_dim: int = 384
-    encoder_depth: int = 12
-    decoder_depth: int = 4
-    encoder_heads: int = 12
-    decoder_heads: int = 6
-    mlp_ratio: int = 4
+    num_centers: PositiveInt = 64
+    patch_size: PositiveInt = 32
+    dim: PositiveInt = 384
+    latent_dim: PositiveInt = 384
+    encoder_depth: PositiveInt = 12
+    decoder_depth: PositiveInt = 4
+    encoder_heads: PositiveInt = 12
+    decoder_heads: PositiveInt = 6
+    mlp_ratio: PositiveInt = 4
     qkv_bias: bool = True
-    drop_path: float = 0.0
+    drop_path: NonNegativeFloat = 0.0
     encoder_norm: bool = True
-    fusion: str = "concat"
+    fusion: Literal["concat", "add"] = "concat"
     positions_every_block: bool = False
     decoder_positions: bool = False
-    normalize: str = "mean_std"
-    target_frame: str = "input"
-    cls_std: float = 0.02
-    cls_position_std: float = 0.02
-    token_widths: tuple[int, int, int] = (128, 256, 512)
-    head: str = "token"
-    loss: str = "patch"
-    pooling: str = "cls"
+    normalize: Literal["center", "mean_std"] = "mean_std"
+    target_frame: Literal["own", "input"] = "input"
+    cls_std: NonNegativeFloat = 0.02
+    cls_position_std: NonNegativeFloat = 0.02
+    token_widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)
+    head: Literal["token", "pair"] = "token"
+    loss: Literal["patch", "union"] = "patch"
+    pooling: Literal["cls", "cls_max"] = "cls"
 
     def __post_init__(self) -> None:
-        for name, accepted in _CHOICES.items():
-            if getattr(self, name) not in accepted:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, wanted one of {accepted}")
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path is {self.drop_path}, wanted at least 0 and below 1")
-        if self.fusion == "concat" and self.positions_every_block:
-            raise ValueError("positions_every_block adds d-wide positions: it needs fusion='add'")
-        if self.fusion == "add" and not self.positions_every_block:
-            raise ValueError("fusion='add' adds the positions before the blocks: set "
-                             "positions_every_block=True")  # fmt: skip
-
-
-_CHOICES = {
-    "fusion": ("concat", "add"),
-    "normalize": ("center", "mean_std"),
-    "target_frame": ("own", "input"),
-    "head": ("token", "pair"),
-    "loss": ("patch", "union"),
-    "pooling": ("cls", "cls_max"),
-}
+        check_fields(self)
+        if self.drop_path >= 1:
+            raise ValueError(f"drop_path is {self.drop_path}: must be below 1")
+        if (self.fusion == "add") != self.positions_every_block:
+            raise ValueError(
+                f"fusion is {self.fusion!r} and positions_every_block {self.positions_every_block}:"
+                " 'add' needs positions_every_block=True, 'concat' needs False"
+            )
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, without a mask: every token looks at every token."""
+    """Multi-head self-attention without a mask."""
 
     def __init__(self, width: int, heads: int, qkv_bias: bool) -> None:
         super().__init__()
@@ -94,17 +89,19 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.out = nn.Linear(width, width)
 
-    def _qkv(self, x: Tensor) -> list[Tensor]:  # (B, T, D) to three of (B, heads, T, D/heads)
+    def _qkv(self, x: Tensor) -> list[Tensor]:
+        """Map ``(B, T, D)`` to queries, keys, values, ``(B, heads, T, D/heads)`` each."""
         thirds = self.qkv(x).chunk(3, -1)  # (B, T, D) each
         return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in thirds]
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens ``(B, T, D)`` to tokens of the same shape."""
         q, k, v = self._qkv(x)
         mixed = F.scaled_dot_product_attention(q, k, v)  # (B, heads, T, D/heads)
         return self.out(mixed.transpose(1, 2).flatten(2))  # (B, T, D)
 
     def weights(self, x: Tensor) -> Tensor:
-        """What each token looks at: ``(B, heads, T, T)``, rows sum to 1. For pictures."""
+        """Return the attention weights ``(B, heads, T, T)`` for figures; rows sum to 1."""
         q, k, _ = self._qkv(x)
         return (q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
 
@@ -117,6 +114,7 @@ class DropPath(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return ``x (B, ...)`` with some samples set to 0 and the others divided by 1 - p."""
         if not self.training or self.p == 0:
             return x
         keep = torch.rand(len(x), *[1] * (x.ndim - 1), device=x.device) >= self.p
@@ -135,9 +133,15 @@ class Block(nn.Module):
         )
         self.drop_path = DropPath(p)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens ``(B, T, D)`` to tokens of the same shape."""
         x = x + self.drop_path(self.attention(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+def _projection(inputs: int, outputs: int) -> nn.Module:
+    """Make a linear layer, or the identity where the width does not change."""
+    return nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs)
 
 
 def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn.ModuleList:
@@ -146,7 +150,7 @@ def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn
 
 
 class TransformerEncoder(nn.Module):
-    """Patches to latent tokens E (Eq. 4 to 8): what is kept for the downstream tasks."""
+    """Map patches to latent tokens E (Eq. 4 to 8): the part that the downstream tasks keep."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -157,24 +161,23 @@ class TransformerEncoder(nn.Module):
         width = self.embedding.width
         self.blocks = _blocks(width, config.encoder_depth, config.encoder_heads, config)
         self.norm = nn.LayerNorm(width) if config.encoder_norm else nn.Identity()
-        same = width == config.latent_dim
-        self.to_latent = nn.Identity() if same else nn.Linear(width, config.latent_dim)
+        self.to_latent = _projection(width, config.latent_dim)
         self.feature_dim = config.latent_dim * (2 if config.pooling == "cls_max" else 1)
 
     def patches(self, points: Tensor, clean: Tensor | None = None) -> Patches:
-        """Cut ``(B, N, 3)`` clouds into patches as the configuration says."""
+        """Cut clouds ``(B, N, 3)`` into patches; ``clean`` are their clean twins."""
         c = self.config
         return make_patches(points, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame)
 
     def encode(self, patches: Patches) -> tuple[Tensor, Tensor]:
-        """Latent tokens ``(B, c+1, l)``, [CLS] first, and positions ``(B, c+1, d)``."""
+        """Return latent tokens ``(B, c+1, l)``, [CLS] first, and positions ``(B, c+1, d)``."""
         x, positions = self.embedding(patches.inputs, patches.centers)  # (B, c+1, D)
         for block in self.blocks:
             x = block(x + positions if self.config.positions_every_block else x)
         return self.to_latent(self.norm(x)), positions
 
     def forward(self, points: Tensor) -> Tensor:
-        """Features of clouds ``(B, N, 3)`` for classification: ``(B, feature_dim)``."""
+        """Map clouds ``(B, N, 3)`` to features for classification, ``(B, feature_dim)``."""
         latent, _ = self.encode(self.patches(points))  # (B, c+1, l)
         cls = latent[:, 0]  # (B, l)
         if self.config.pooling == "cls":
@@ -183,31 +186,28 @@ class TransformerEncoder(nn.Module):
 
 
 class TransformerDecoder(nn.Module):
-    """Latent tokens to reconstructed patches (Eq. 9, 10)."""
+    """Map latent tokens to reconstructed patches (Eq. 9, 10)."""
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config = config
-        same = config.latent_dim == config.dim
-        self.from_latent = nn.Identity() if same else nn.Linear(config.latent_dim, config.dim)
+        self.from_latent = _projection(config.latent_dim, config.dim)
         self.blocks = _blocks(config.dim, config.decoder_depth, config.decoder_heads, config)
         self.norm = nn.LayerNorm(config.dim)
         outputs = 3 * config.patch_size
-        self.head = (
-            nn.Linear(config.dim, outputs)
-            if config.head == "token"
-            else nn.Conv1d(config.dim, outputs, kernel_size=2)
-        )
+        self.head: nn.Module = nn.Linear(config.dim, outputs)
+        if config.head == "pair":
+            self.head = nn.Conv1d(config.dim, outputs, kernel_size=2)
 
     def forward(self, latent: Tensor, positions: Tensor) -> Tensor:
-        """``(B, c+1, l)`` and positions ``(B, c+1, d)`` to patches ``(B, c, n, 3)``."""
+        """Map latents ``(B, c+1, l)`` and positions ``(B, c+1, d)`` to patches ``(B, c, n, 3)``."""
         x = self.from_latent(latent)  # (B, c+1, d)
         for block in self.blocks:
             x = block(x + positions if self.config.decoder_positions else x)
         x = self.norm(x)  # (B, c+1, d)
         if self.config.head == "token":
             flat = self.head(x[:, 1:])  # (B, c, 3n)
-        else:  # tokens (0, 1) make patch 1, and so on: [CLS] takes part in the first
+        else:  # patch 1 comes from tokens 0 ([CLS]) and 1, and so on
             flat = self.head(x.transpose(1, 2)).transpose(1, 2)  # (B, c, 3n)
         return flat.unflatten(-1, (-1, 3))  # (B, c, n, 3)
 
@@ -222,16 +222,23 @@ class SerpTransformer(nn.Module):
         self.decoder = TransformerDecoder(config)
 
     def forward(self, perturbed: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Patches]:
-        """Reconstructed patches ``(B, c, n, 3)`` of clouds ``(B, N, 3)``, and the patches cut."""
+        """Cut clouds ``(B, N, 3)`` into patches; return reconstructions ``(B, c, n, 3)`` and them.
+
+        Args:
+            perturbed: ``(B, N, 3)`` perturbed clouds.
+            clean: the same points before the perturbation, for the targets; None: ``perturbed``.
+        """
         patches = self.encoder.patches(perturbed, clean)
         latent, positions = self.encoder.encode(patches)  # (B, c+1, l)
         return self.decoder(latent, positions), patches
 
     def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
-        """The objective and its parts (Eq. 11), in squared units of the target's frame.
+        """Return the objective (Eq. 11) as ``total``, in squared units of the target's frame.
 
         Args:
-            perturbed, clean: ``(B, N, 3)`` twins. touched: ``(B, N)`` bool, not used here.
+            perturbed: ``(B, N, 3)`` perturbed clouds.
+            clean: ``(B, N, 3)`` the same points before the perturbation.
+            touched: ``(B, N)`` bool, not used here.
         """
         predicted, patches = self(perturbed, clean)
         return {"total": patch_chamfer(predicted, patches.targets, self.config.loss)}
@@ -240,13 +247,17 @@ class SerpTransformer(nn.Module):
     def restore(
         self, perturbed: Tensor, clean: Tensor | None = None, centers: str = "corrupted"
     ) -> Tensor:
-        """The restored clouds ``(B, c*n, 3)``: reconstructed patches put back in place.
+        """Put the reconstructed patches back in place: restored clouds ``(B, c*n, 3)``.
 
         Args:
-            perturbed: ``(B, N, 3)``. clean: its twin, for ``centers="clean"`` only.
-            centers: ``"corrupted"`` uses only what the network was given. ``"clean"`` moves each
-                patch by (clean - corrupted centre), the true shift: that hands c true points over,
-                as the authors' Figure 4 does.
+            perturbed: ``(B, N, 3)`` perturbed clouds.
+            clean: the same points before the perturbation, for ``centers="clean"`` only.
+            centers: ``"corrupted"`` uses the network's input alone. ``"clean"`` moves each patch by
+                the true shift of its centre, which uses c ground-truth points, as the authors'
+                Figure 4 does.
+
+        Raises:
+            ValueError: unknown ``centers``, or ``"clean"`` without the clean clouds.
         """
         if centers not in ("corrupted", "clean"):
             raise ValueError(f"centers is {centers!r}, wanted 'corrupted' or 'clean'")
@@ -255,7 +266,7 @@ class SerpTransformer(nn.Module):
         predicted, patches = self(perturbed, perturbed if clean is None else clean)
         if self.config.target_frame == "input":
             origin, scale = patches.origin, patches.scale
-        else:  # the target's frame is not known at test time: the input's stands in for it
+        else:  # the target's frame is unknown at test time: use the input's
             own = self.encoder.patches(perturbed)
             origin, scale = own.origin, own.scale
         if centers == "clean":
@@ -264,7 +275,12 @@ class SerpTransformer(nn.Module):
 
 
 def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Tensor:
-    """Chamfer loss of patches ``(B, c, n, 3)``: patch by patch, or over their union."""
+    """Return the Chamfer loss of patches ``(B, c, n, 3)``.
+
+    Args:
+        predicted, targets: ``(B, c, n, 3)``; n may differ.
+        loss: ``"patch"``, the mean over patches, or ``"union"``, of all patches as one cloud.
+    """
     expect(predicted, "B c n 3", "predicted")
     expect(targets, "B c n 3", "targets")
     if loss == "union":

@@ -1,14 +1,16 @@
 """VASP: SeRP-Transformer with a bottleneck on its latent tokens (paper, section 3.4).
 
-The paper's bottleneck is a codebook. The others answer the question its future work asks: is it the
-discreteness that hurts, or the way it is learned?
+The paper's bottleneck is a codebook. The variational ones separate the effect of discrete tokens
+from the effect of how the codebook is learned (the paper's future work).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from serplib.bottlenecks import (
@@ -20,20 +22,21 @@ from serplib.bottlenecks import (
 )
 from serplib.patches import Patches
 from serplib.transformer import SerpTransformer, TransformerConfig, patch_chamfer
+from serplib.validation import check_fields
 
 
 @dataclass(frozen=True)
 class VaspConfig:
-    """The bottleneck; the defaults stand for the paper's text, which leaves most of it open.
+    """Choice and settings of the bottleneck; the defaults are the paper's text.
 
     The paper gives no K, alpha, beta or initialisation and refers to van den Oord et al. (2017):
-    alpha = 1, beta = 0.25, means instead of sums and codes from U(-1/K, 1/K) are theirs, and so is
-    K = 512, with which the authors' code agrees. All tokens are quantised, [CLS] too: E of Eq. 8
-    has c + 1 rows.
+    alpha = 1, beta = 0.25, means instead of sums, codes from U(-1/K, 1/K) and K = 512 are theirs
+    (K = 512 is also the authors' code's). All tokens are quantised, [CLS] too: E of Eq. 8 has
+    c + 1 rows.
 
     Attributes:
         bottleneck: ``"none"`` (SeRP), ``"vq"`` (VASP), ``"vae"`` or ``"dvae"``.
-        quantize_cls: whether [CLS] goes through the bottleneck; False hands it on as it is.
+        quantize_cls: whether [CLS] passes the bottleneck; False leaves it unchanged.
         codebook_size: K, of ``"vq"`` and ``"dvae"``.
         alpha, beta, init, ema, restart, cosine, rotation: see `bottlenecks.VectorQuantizer`.
         kl_weight, warmup_steps: beta and warm-up of ``"vae"`` and ``"dvae"``.
@@ -41,40 +44,36 @@ class VaspConfig:
         temperature, final_temperature, anneal_steps, kl: see `bottlenecks.GumbelBottleneck`.
     """
 
-    bottleneck: str = "vq"
+    bottleneck: Literal["none", "vq", "vae", "dvae"] = "vq"
     quantize_cls: bool = True
-    codebook_size: int = 512
-    alpha: float = 1.0
-    beta: float = 0.25
-    init: str = "small"
-    ema: float | None = None
-    restart: float | None = None
+    codebook_size: PositiveInt = 512
+    alpha: NonNegativeFloat = 1.0
+    beta: NonNegativeFloat = 0.25
+    init: Literal["uniform", "small", "kmeans"] = "small"
+    ema: PositiveFloat | None = None
+    restart: PositiveFloat | None = None
     cosine: bool = False
     rotation: bool = False
-    kl_weight: float = 1e-3
-    warmup_steps: int = 0
-    free_bits: float = 0.0
-    temperature: float = 1.0
-    final_temperature: float = 0.0625
-    anneal_steps: int = 0
-    kl: str = "token"
+    kl_weight: NonNegativeFloat = 1e-3
+    warmup_steps: NonNegativeInt = 0
+    free_bits: NonNegativeFloat = 0.0
+    temperature: PositiveFloat = 1.0
+    final_temperature: PositiveFloat = 0.0625
+    anneal_steps: NonNegativeInt = 0
+    kl: Literal["token", "mean"] = "token"
 
     def __post_init__(self) -> None:
-        if self.bottleneck not in ("none", "vq", "vae", "dvae"):
-            raise ValueError(
-                f"bottleneck is {self.bottleneck!r}, wanted 'none', 'vq', 'vae' or 'dvae'"
-            )
-        if self.codebook_size < 1:
-            raise ValueError(
-                f"codebook_size is {self.codebook_size}, wanted K >= 1; for no codebook set "
-                "bottleneck='none'"
-            )
+        check_fields(self)
 
     def build(self, dim: int, total_steps: int | None = None) -> nn.Module:
-        """The bottleneck for tokens of width ``dim`` (l).
+        """Make the bottleneck.
 
         Args:
-            total_steps: steps of the whole training, where known: longer schedules are refused.
+            dim: l, width of the latent tokens.
+            total_steps: steps of the whole training, if known.
+
+        Raises:
+            ValueError: a schedule longer than ``total_steps``.
         """
         if self.bottleneck == "none":
             return Identity()
@@ -94,11 +93,10 @@ class VaspConfig:
 
 
 class Vasp(SerpTransformer):
-    """SeRP-Transformer whose latent tokens pass a bottleneck on their way to the decoder.
+    """SeRP-Transformer with a bottleneck between encoder and decoder.
 
-    Encoder and decoder start as those of a `SerpTransformer` of the same seed, whatever the
-    bottleneck. Fine-tuning takes the encoder, which ends before the bottleneck: the codebook has
-    then done its work (the authors' code drops it, too).
+    Encoder and decoder have the initial weights of a `SerpTransformer` of the same seed, whatever
+    the bottleneck. Fine-tuning uses the encoder without the bottleneck (so does the authors' code).
     """
 
     def __init__(
@@ -114,39 +112,44 @@ class Vasp(SerpTransformer):
     def reconstruct(
         self, perturbed: Tensor, clean: Tensor | None = None
     ) -> tuple[Tensor, Patches, BottleneckOutput]:
-        """As `forward`, and what the bottleneck says of the tokens it was given."""
+        """Return what `forward` returns, and the output of the bottleneck."""
         patches = self.encoder.patches(perturbed, clean)
         latent, positions = self.encoder.encode(patches)  # (B, c+1, l)
         kept = 0 if self.vasp.quantize_cls else 1
-        passed = self.bottleneck(latent[:, kept:])
-        latent = torch.cat([latent[:, :kept], passed.latent], 1)  # (B, c+1, l)
-        return self.decoder(latent, positions), patches, passed
+        output = self.bottleneck(latent[:, kept:])
+        latent = torch.cat([latent[:, :kept], output.latent], 1)  # (B, c+1, l)
+        return self.decoder(latent, positions), patches, output
 
     def forward(self, perturbed: Tensor, clean: Tensor | None = None) -> tuple[Tensor, Patches]:
-        """Reconstructed patches ``(B, c, n, 3)`` of clouds ``(B, N, 3)``, and the patches cut."""
+        """See `SerpTransformer.forward`."""
         predicted, patches, _ = self.reconstruct(perturbed, clean)
         return predicted, patches
 
     def losses(self, perturbed: Tensor, clean: Tensor, touched: Tensor) -> dict[str, Tensor]:
-        """Eq. 13 with its parts: ``total`` is ``reconstruction`` and the bottleneck's terms.
+        """Return Eq. 13 as ``total``, its terms, and the bottleneck's diagnostics.
 
-        Eq. 13 prints + log p, which grows as the reconstruction gets better: what is minimised is
-        - log p, the Chamfer distance. The bottleneck's diagnostics stand beside the terms.
+        Eq. 13 prints + log p, which grows as the reconstruction improves; a minimised loss needs
+        - log p, here the Chamfer distance (``reconstruction``).
 
         Args:
-            perturbed, clean: ``(B, N, 3)`` twins. touched: ``(B, N)`` bool, not used here.
+            perturbed: ``(B, N, 3)`` perturbed clouds.
+            clean: ``(B, N, 3)`` the same points before the perturbation.
+            touched: ``(B, N)`` bool, not used here.
         """
-        predicted, patches, passed = self.reconstruct(perturbed, clean)
+        predicted, patches, output = self.reconstruct(perturbed, clean)
         reconstruction = patch_chamfer(predicted, patches.targets, self.config.loss)
-        total = reconstruction + sum(passed.losses.values())
+        total = reconstruction + sum(output.losses.values())
         parts = {"total": total, "reconstruction": reconstruction}
-        return parts | passed.losses | passed.diagnostics
+        return parts | output.losses | output.diagnostics
 
     @torch.no_grad()
     def codes(self, points: Tensor) -> Tensor:
-        """Which code each token of clouds ``(B, N, 3)`` takes: ``(B, T)`` int64.
+        """Return the code of each token of clouds ``(B, N, 3)``: ``(B, T)`` int64.
 
-        T is c + 1, [CLS] first, or c where [CLS] does not pass the bottleneck.
+        T is c + 1, [CLS] first, or c if [CLS] does not pass the bottleneck.
+
+        Raises:
+            ValueError: the bottleneck has no codebook.
         """
         if self.vasp.bottleneck not in ("vq", "dvae"):
             raise ValueError(

@@ -1,77 +1,92 @@
-"""What is compiled for the CPU, on tensors: same results as the plain code, sooner.
+"""The searches of `geometry` on float32 tensors on a CPU, with the loops of `numba_ops`.
 
-Optional: `geometry` and `accel.pooling` use this module where Numba is installed and the tensors
-are float32 on the CPU, unless the environment says ``SERP_FAST=0``. The indices that the searches
-find and Chamfer's gradient are those of the plain code, bit for bit; Chamfer itself and the
-gradients of `accel.pooling` add up in another order, and differ by rounding. The loops are in
-`accel.numba_ops` and `accel.max_pool`; here tensors are checked and made arrays, and the team is
-called that shares a loop. On import the process is told to keep the memory of a step for the next
-one, see `keep_memory`.
+Indices and the gradient of Chamfer equal those of plain PyTorch bit for bit; the Chamfer distance
+is a sum in another order and differs by rounding.
 """
 
 from __future__ import annotations
 
-import ctypes
+import functools
+import itertools
 import os
-import platform
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from serplib.accel import max_pool, numba_ops, openmp
+from serplib.accel import numba_ops
 
-_WORTH_A_TEAM = 1e5  # nanoseconds of work; to call one takes a few thousand, while it is awake
-
-_WANTED = os.environ.get("SERP_FAST", "1") != "0"
-AVAILABLE = openmp.njit is not None and _WANTED
+_WORTH_SHARING = 1e5  # nanoseconds of work; to wake a thread takes a few times 1e4
 
 
-def keep_memory() -> None:
-    """From now on keep up to 1 GiB of what this process's tensors give back, for the next ones.
-
-    glibc's malloc returns large blocks to the system, which clears them page by page when the next
-    step asks for as much again: up to a quarter of a step of SeRP-PointNet, half of its evaluation.
-    Where the C library is another one, this does nothing.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # <malloc.h>
-        # Blocks above mmap_threshold go back at once; older versions take 32 MiB there at most.
-        if mallopt(mmap_threshold, 2**30) or mallopt(mmap_threshold, 2**25):
-            mallopt(trim_threshold, 2**30)
+def self_test() -> None:
+    """Compile and run one loop; raises whatever a broken installation raises."""
+    numba_ops.finite(np.zeros(1, np.float32))
 
 
-if _WANTED:
-    keep_memory()
+def describe() -> tuple[str, str]:
+    """Return the version and what could be improved; see `accel.status`."""
+    if numba_ops.cached:
+        return numba_ops.numba.__version__, ""
+    detail = "compiled again in every process: no writable folder for Numba's cache"
+    return f"{numba_ops.numba.__version__}, {detail}", "set NUMBA_CACHE_DIR to a writable folder"
 
 
-def _team(nanoseconds: float) -> tuple[int, int]:
-    """Who shares a loop: torch's threads, where so much work, on one of them, pays for it."""
-    return openmp.team() if nanoseconds >= _WORTH_A_TEAM else openmp.ALONE
+def accepts(*clouds: Tensor) -> bool:
+    """Tell whether the loops take these clouds: float32, finite."""
+    return all(
+        cloud.dtype == torch.float32 and numba_ops.finite(_array(cloud).reshape(-1))
+        for cloud in clouds
+    )
 
 
 def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().contiguous().numpy()
 
 
-def takes(*tensors: Tensor) -> bool:
-    """Whether there is compiled code, and these are float32 on the CPU."""
-    return AVAILABLE and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "serplib")
 
 
-def usable(*clouds: Tensor) -> bool:
-    """Whether the searches take these clouds: float32, on the CPU, without NaN or Inf."""
-    return takes(*clouds) and all(numba_ops.finite(_array(cloud).reshape(-1)) for cloud in clouds)
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def _run(loop: Callable[..., None], arrays: tuple, count: int, nanoseconds: float) -> None:
+    """Run ``loop(*arrays, first, last)`` over ``count`` clouds, on as many threads as torch uses.
+
+    Threads take pieces from a queue until it is empty, so that a thread that wakes up late (torch's
+    own threads keep the cores busy for a while) delays nobody.
+    """
+    threads = torch.get_num_threads() if nanoseconds > _WORTH_SHARING else 1
+    pieces = min(4 * threads, count) if threads > 1 else 1
+    edges = [count * i // pieces for i in range(pieces + 1)]
+    queue = deque(itertools.pairwise(edges))
+
+    def work() -> None:
+        while queue:
+            try:
+                first, last = queue.popleft()
+            except IndexError:  # another thread took the last piece
+                return
+            loop(*arrays, first, last)
+
+    others = [_pool().submit(work) for _ in range(min(threads, pieces) - 1)]
+    work()
+    for other in others:
+        if not other.cancel():  # already running: wait for its last piece
+            other.result()
 
 
 def farthest_point_sample(points: Tensor, num_samples: int, start: int) -> Tensor:
     """See `geometry.farthest_point_sample`."""
     picked = torch.empty(len(points), num_samples, dtype=torch.int64)  # (B, m)
-    # Leaves pay where there is much to skip, in enough steps to win back the sorting.
-    leaves = points.shape[1] > 2048 and num_samples >= 512
-    kernel = numba_ops.fps_in_leaves if leaves else numba_ops.fps
-    work = 0.2 * len(points) * points.shape[1] * num_samples
-    kernel(_array(points), picked.numpy(), start, _team(work))
+    work = 0.3 * len(points) * points.shape[1] * num_samples
+    _run(numba_ops.fps, (_array(points), picked.numpy(), start), len(points), work)
     return picked
 
 
@@ -79,87 +94,50 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """See `geometry.knn`."""
     index = torch.empty(len(points), queries.shape[1], k, dtype=torch.int64)  # (B, Q, k)
     work = 1.5 * queries.shape[:2].numel() * points.shape[1]
-    numba_ops.knn(_array(queries), _array(points), index.numpy(), _team(work))
+    _run(numba_ops.knn, (_array(queries), _array(points), index.numpy()), len(points), work)
     return index
 
 
-def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Indices ``(B, N)`` into b and ``(B, M)`` into a of the nearest; the Chamfer distance (B,)."""
-    to_b, to_a = (torch.empty(x.shape[:2], dtype=torch.int64) for x in (a, b))  # (B, N), (B, M)
-    found = to_b, to_a, torch.empty(len(a))
-    work = a.shape[:2].numel() * b.shape[1]
-    numba_ops.nearest(*(_array(tensor) for tensor in (a, b, *found)), _team(work))
-    return found
-
-
-def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """For every point of ``a`` its nearest in ``b``, ``(B, N)``, and the other way, ``(B, M)``."""
+def nearest_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """See `geometry.nearest_pairs`."""
     return _search(a, b)[:2]
 
 
-def first_derivative_alone(backward):
-    """A backward pass in compiled code: no graph of it can be made."""
-
-    def checked(ctx, *gradients):
-        if torch.is_grad_enabled():
-            raise NotImplementedError("no second derivative in compiled code: set SERP_FAST=0")
-        return backward(ctx, *gradients)
-
-    return checked
-
-
-class _Chamfer(torch.autograd.Function):
-    """Means of the squared distances to the nearest, summed; in the gradient pairs stay."""
-
-    @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:  # (B, N, 3), (B, M, 3) -> (B,)
-        to_b, to_a, apart = _search(a, b)
-        ctx.save_for_backward(a, b, to_b, to_a)
-        return apart
-
-    @staticmethod
-    @first_derivative_alone
-    def backward(ctx, pull: Tensor) -> tuple[Tensor, Tensor]:
-        a, b, to_b, to_a = ctx.saved_tensors
-        from_a, from_b = pull / a.shape[1], pull / b.shape[1]  # (B,) what a distance counts
-        gradients = [None, None]
-        for i, job in enumerate(
-            ((a, b, to_b, to_a, from_a, from_b), (b, a, to_a, to_b, from_b, from_a))
-        ):
-            if ctx.needs_input_grad[i]:
-                gradients[i] = job[0].new_zeros(job[0].shape)  # (B, N, 3) or (B, M, 3)
-                work = 3 * (to_b.numel() + to_a.numel())
-                numba_ops.pull(*(_array(x) for x in (*job, gradients[i])), _team(work))
-        return tuple(gradients)
-
-
-def chamfer(a: Tensor, b: Tensor) -> Tensor:
-    """See `geometry.chamfer_l2`: one value a cloud, ``(B,)``."""
+def chamfer_l2(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Chamfer distance of each pair of clouds, ``(B,)``; see `geometry.chamfer_l2`."""
     return _Chamfer.apply(a, b)
 
 
-def maximum(features: Tensor, sign: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The maximum over N of ``(B, N, C)``, and the first point that has it: ``(B, C)`` each.
-
-    Where ``sign``, ``(C,)``, is -1 and not 1, it is the maximum of -features.
-    """
-    highest = features.new_empty(len(features), features.shape[2])  # (B, C)
-    where = torch.empty(highest.shape, dtype=torch.int64)  # (B, C)
-    sign = features.new_ones(features.shape[2]) if sign is None else sign
-    job = (_array(tensor) for tensor in (features, sign, highest, where))
-    max_pool.maximum(*job, _team(0.2 * features.numel()))
-    return highest, where
+def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return nearest indices ``(B, N)`` into b and ``(B, M)`` into a, and Chamfer ``(B,)``."""
+    to_b, to_a = (torch.empty(x.shape[:2], dtype=torch.int64) for x in (a, b))  # (B, N), (B, M)
+    found = to_b, to_a, torch.empty(len(a))
+    work = a.shape[:2].numel() * b.shape[1]
+    _run(numba_ops.nearest, tuple(_array(x) for x in (a, b, *found)), len(a), work)
+    return found
 
 
-def to_inputs(on_inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor, add: bool) -> None:
-    """Write, or add, the gradient on inputs ``(B, N, W)`` of pulled maxima ``(B, C)``."""
-    job = (_array(tensor) for tensor in (weight, where, pull, on_inputs))
-    max_pool.to_inputs(*job, add, _team(0.3 * pull.numel() * weight.shape[1]))
+class _Chamfer(torch.autograd.Function):
+    """Chamfer distance; its gradient keeps the pairs of nearest points fixed."""
 
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor) -> Tensor:  # (B, N, 3), (B, M, 3) -> (B,)
+        to_b, to_a, distance = _search(a, b)
+        ctx.save_for_backward(a, b, to_b, to_a)
+        return distance
 
-def to_weight(inputs: Tensor, weight: Tensor, where: Tensor, pull: Tensor) -> Tensor:
-    """The gradient on the weight ``(C, W)`` of pulled maxima ``(B, C)``; see `accel.pooling`."""
-    on_weight = torch.empty(weight.shape)
-    job = (_array(tensor) for tensor in (inputs, where, pull, on_weight))
-    max_pool.to_weight(*job, _team(0.3 * pull.numel() * weight.shape[1]))
-    return on_weight
+    @staticmethod
+    def backward(ctx, grad_output: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        if torch.is_grad_enabled():  # create_graph=True: this code makes no graph
+            raise NotImplementedError("no second derivative in fused code: set SERP_FAST=0")
+        a, b, to_b, to_a = ctx.saved_tensors
+        of_a, of_b = grad_output / a.shape[1], grad_output / b.shape[1]  # (B,) of one distance
+        arguments = (a, b, to_b, to_a, of_a, of_b), (b, a, to_a, to_b, of_b, of_a)
+        grads: list[Tensor | None] = [None, None]
+        for i, needed in enumerate(ctx.needs_input_grad):
+            if needed:
+                grad = torch.zeros(arguments[i][0].shape)  # (B, N, 3) or (B, M, 3)
+                arrays = tuple(_array(x) for x in (*arguments[i], grad))
+                _run(numba_ops.chamfer_grad, arrays, len(a), 3 * (to_b.numel() + to_a.numel()))
+                grads[i] = grad
+        return grads[0], grads[1]

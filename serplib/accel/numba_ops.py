@@ -1,47 +1,72 @@
-"""Nearest and farthest points in loops over arrays, compiled.
+"""Loops over NumPy arrays, compiled by Numba: farthest points, nearest points, Chamfer's gradient.
 
-Plain Python over NumPy arrays, compiled by Numba where that is installed; each runs over the clouds
-``first`` to ``last`` of a batch, so that a team of threads can share it, see `accel.openmp`. Every
-loop computes a squared distance as `geometry` does (three squares, summed in the order x, y, z, no
-fused multiply-add), hence the same choice among near-equal points. Distances are then compared as
-whole numbers: the bits of a float32 >= 0 are in the order of the floats, and the compiler takes
-minima of whole numbers sixteen at a time, those of floats, which might be NaN, one by one.
+Each works on the clouds ``first`` to ``last`` of a batch and releases the GIL. A squared distance
+is computed as in `geometry` (three squares, summed in the order x, y, z, no fused multiply-add), so
+that near-equal points are ordered alike. Distances are compared as integers: the bits of a float32
+>= 0 have the order of the floats, and LLVM vectorises the minimum of integers, but not that of
+floats, which may be NaN.
 """
 
 from __future__ import annotations
 
+import numba
 import numpy as np
 
-from serplib.accel.openmp import compiled, share_out
+_NONE = np.int32(2**31 - 1)  # above the bits of every distance, infinity included
+_PICKED = np.int32(-1)  # below the bits of every distance
+_BLOCK = 2048  # points whose distances stay in the first-level cache
+cached = True  # whether Numba found a folder for its cache
 
-_NONE = np.int32(2**31 - 1)  # above the bits of every distance, of an infinite one, too
-_LEAF = 64  # points of a leaf of the tree, at most: measured, 32 to 128 are as good
+
+def _compiled(function):
+    """Compile a function; without a cache on disk where no folder is writable."""
+    global cached
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        dispatcher = numba.njit(cache=True, **options)(function)
+    except RuntimeError:
+        cached = False
+        return numba.njit(**options)(function)
+    files = dispatcher._cache
+    files.load_overload = _ignoring_errors(files.load_overload)  # a damaged file: compile anew
+    files.save_overload = _ignoring_errors(files.save_overload)  # a full disk: do without
+    return dispatcher
 
 
-@compiled
+def _ignoring_errors(method):
+    def call(*arguments):
+        try:
+            return method(*arguments)
+        except Exception:
+            return None
+
+    return call
+
+
+@_compiled
 def finite(values):
-    """Whether a flat float32 array is without NaN and Inf: their exponents are all ones."""
+    """Tell whether a flat float32 array has no NaN and no infinity: an exponent of all ones."""
     bits, largest = values.view(np.int32), np.int32(0)
     for i in range(bits.shape[0]):
         largest = max(largest, bits[i] & 0x7F800000)
     return largest < 0x7F800000
 
 
-@compiled
-def _to_sides(cloud, sides):  # (N, 3), (3, N): each coordinate alone, read in order
+@_compiled
+def _transpose(cloud, axes):  # (N, 3) to (3, N): contiguous coordinates
     for j in range(cloud.shape[0]):
         for axis in range(3):
-            sides[axis, j] = cloud[j, axis]
+            axes[axis, j] = cloud[j, axis]
 
 
-@compiled
-def _row(qx, qy, qz, x, y, z, row):  # squared distances of one query to all points
+@_compiled
+def _distances(qx, qy, qz, x, y, z, row):  # squared distances of one query to all points
     for j in range(x.shape[0]):
         dx, dy, dz = qx - x[j], qy - y[j], qz - z[j]
         row[j] = dx * dx + dy * dy + dz * dz
 
 
-@compiled
+@_compiled
 def _smallest(bits):
     smallest = _NONE
     for j in range(bits.shape[0]):
@@ -49,17 +74,17 @@ def _smallest(bits):
     return smallest
 
 
-@compiled
-def _first(bits, value):  # the lowest index of a value that is there
+@_compiled
+def _first(bits, value):  # the lowest index of a value that is present
     place = np.int32(bits.shape[0])
     for j in range(bits.shape[0]):
         place = min(place, np.int32(j) if bits[j] == value else _NONE)
     return place
 
 
-@compiled
-def _lower(nearest, bits):  # keep the smaller of each pair; the largest of what is kept
-    largest = np.int32(-1)
+@_compiled
+def _minimum(nearest, bits):  # elementwise, in place; return the largest
+    largest = _PICKED
     for j in range(bits.shape[0]):
         kept = min(nearest[j], bits[j])
         nearest[j] = kept
@@ -67,160 +92,76 @@ def _lower(nearest, bits):  # keep the smaller of each pair; the largest of what
     return largest
 
 
-@compiled
-def _fps(points, picked, start, first, last):  # (B, N, 3), (B, m)
-    num_points = points.shape[1]
-    sides = np.empty((3, num_points), np.float32)
-    x, y, z = sides[0], sides[1], sides[2]
-    nearest = np.empty(num_points, np.int32)
-    row = np.empty(num_points, np.float32)
+@_compiled
+def fps(points, picked, start, first, last):
+    """Write farthest points ``picked (B, m)`` of ``points (B, N, 3)``."""
+    size = points.shape[1]
+    axes = np.empty((3, size), np.float32)
+    x, y, z = axes[0], axes[1], axes[2]
+    nearest = np.empty(size, np.int32)
+    row = np.empty(min(size, _BLOCK), np.float32)
+    bits = row.view(np.int32)
     for b in range(first, last):
-        _to_sides(points[b], sides)
+        _transpose(points[b], axes)
         nearest[:] = _NONE
         current = start
         for step in range(picked.shape[1]):
             picked[b, step] = current
-            _row(x[current], y[current], z[current], x, y, z, row)
-            current = _first(nearest, _lower(nearest, row.view(np.int32)))
-
-
-@compiled
-def fps(points, picked, start, team):
-    share_out(_fps, (points, picked, start), len(points), team)
-
-
-@compiled
-def leaves(cloud, order, edges):  # (3, N), (N,), (N + 1,)
-    """Sort indices into boxes: halve the longest side until a box has few points, or one place.
-
-    Leaf i is ``order[edges[i] : edges[i + 1]]``, lowest index first. Returns how many there are.
-    """
-    beyond = np.empty_like(order)
-    todo = [(0, len(order))]  # from the lowest places up: the last one is next
-    count = 0
-    while todo:
-        low, high = todo.pop()
-        part = order[low:high].copy()
-        axis, widest, middle = -1, 0.0, 0.0
-        if high - low > _LEAF:
-            for candidate in range(3):
-                side = cloud[candidate]
-                least = most = side[part[0]]
-                for j in part:
-                    least, most = min(least, side[j]), max(most, side[j])
-                width = np.float64(most) - np.float64(least)
-                if width > widest:
-                    axis, widest, middle = candidate, width, least + width / 2
-        if axis < 0:
-            count += 1
-            edges[count] = high
-            continue
-        place, rest = low, 0
-        for j in part:  # both halves keep the order of the indices; written twice: no branch
-            order[place], beyond[rest] = j, j
-            inside = cloud[axis, j] <= middle
-            place += inside
-            rest += not inside
-        order[place:high] = beyond[:rest]
-        todo.append((place, high))
-        todo.append((low, place))
-    return count
-
-
-@compiled
-def _fps_in_leaves(points, picked, start, first, last):  # (B, N, 3), (B, m)
-    """As `_fps`, but a leaf is looked at only where the newest point could be its nearest.
-
-    The squared distance of a point to a box, computed in the same steps, is never above that to a
-    point in the box: rounding keeps an order. Where it is not below the largest of a leaf's
-    distances, no point of the leaf changes.
-    """
-    num_points = points.shape[1]
-    cloud, sides = np.empty((3, num_points), np.float32), np.empty((3, num_points), np.float32)
-    x, y, z = sides[0], sides[1], sides[2]
-    edges = np.zeros(num_points + 1, np.int64)
-    nearest = np.empty(num_points, np.int32)
-    row, zero = np.empty(num_points, np.float32), np.float32(0)
-    bits = row.view(np.int32)
-    for b in range(first, last):
-        order = np.arange(num_points)
-        _to_sides(points[b], cloud)
-        count = leaves(cloud, order, edges)
-        low, high = np.empty((3, count), np.float32), np.empty((3, count), np.float32)
-        for axis in range(3):
-            sides[axis] = cloud[axis][order]
-            for i in range(count):
-                leaf = sides[axis, edges[i] : edges[i + 1]]
-                low[axis, i], high[axis, i] = leaf.min(), leaf.max()
-        bound = np.empty(count, np.float32)  # no point of a leaf is nearer to the newest
-        bounds = bound.view(np.int32)
-        largest = np.full(count, _NONE)  # of a leaf's distances
-        farthest = edges[:count].copy()  # where it is
-        nearest[:] = _NONE
-        current = np.flatnonzero(order == start)[0]
-        for step in range(picked.shape[1]):
-            picked[b, step] = order[current]
+            nearest[current] = _PICKED
             qx, qy, qz = x[current], y[current], z[current]
-            for i in range(count):
-                dx = max(max(low[0, i] - qx, qx - high[0, i]), zero)
-                dy = max(max(low[1, i] - qy, qy - high[1, i]), zero)
-                dz = max(max(low[2, i] - qz, qz - high[2, i]), zero)
-                bound[i] = dx * dx + dy * dy + dz * dz
-            for i in range(count):
-                if bounds[i] < largest[i]:
-                    s, e = edges[i], edges[i + 1]
-                    _row(qx, qy, qz, x[s:e], y[s:e], z[s:e], row[s:e])
-                    largest[i] = _lower(nearest[s:e], bits[s:e])
-                    farthest[i] = s + _first(nearest[s:e], largest[i])
-            most, current = largest.max(), -1
-            for i in range(count):
-                if largest[i] == most and (current < 0 or order[farthest[i]] < order[current]):
-                    current = farthest[i]
+            if size <= _BLOCK:  # without slices, which cost as much as a short loop
+                _distances(qx, qy, qz, x, y, z, row)
+                current = _first(nearest, _minimum(nearest, bits))
+                continue
+            most, block = _PICKED, 0
+            for low in range(0, size, _BLOCK):
+                high = min(low + _BLOCK, size)
+                _distances(qx, qy, qz, x[low:high], y[low:high], z[low:high], row)
+                largest = _minimum(nearest[low:high], bits[: high - low])
+                if largest > most:
+                    most, block = largest, low
+            current = block + _first(nearest[block : block + _BLOCK], most)
 
 
-@compiled
-def fps_in_leaves(points, picked, start, team):
-    share_out(_fps_in_leaves, (points, picked, start), len(points), team)
-
-
-@compiled
+@_compiled
 def _insert(value, best):
     """Put a value among the k lowest: they fall from ``best[0]`` on, and ``best[k]`` is -1."""
     for i in range(best.shape[0] - 1):
         best[i] = max(best[i + 1], min(value, best[i]))
 
 
-@compiled
-def _knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k)
-    num_points, k = points.shape[1], index.shape[2]
-    sides = np.empty((3, num_points), np.float32)
-    x, y, z = sides[0], sides[1], sides[2]
+@_compiled
+def knn(queries, points, index, first, last):
+    """Write the k nearest of ``points (B, N, 3)`` to ``queries (B, Q, 3)``: ``index (B, Q, k)``."""
+    size, k = points.shape[1], index.shape[2]
+    axes = np.empty((3, size), np.float32)
+    x, y, z = axes[0], axes[1], axes[2]
     groups = 2 * k
-    row = np.empty(num_points, np.float32)
+    row = np.empty(size, np.float32)
     bits = row.view(np.int32)
-    lowest, lower = np.empty(groups, np.int32), np.empty(groups, np.int32)
-    near, best = np.empty(num_points + 1, np.int64), np.empty(k + 1, np.int64)
-    inside = np.zeros(-(-num_points // 8) * 8, np.uint8)  # one for a point that may be among them
+    lowest, rank = np.empty(groups, np.int32), np.empty(groups, np.int32)
+    near, best = np.empty(size + 1, np.int64), np.empty(k + 1, np.int64)
+    inside = np.zeros(-(-size // 8) * 8, np.uint8)  # 1: may be among the k nearest
     eights = inside.view(np.uint64)
     filled = np.empty(len(eights) + 1, np.int64)
     for b in range(first, last):
-        _to_sides(points[b], sides)
+        _transpose(points[b], axes)
         for q in range(queries.shape[1]):
-            _row(queries[b, q, 0], queries[b, q, 1], queries[b, q, 2], x, y, z, row)
-            # The k lowest of the minima of 2k groups are k points: no neighbour is farther.
+            _distances(queries[b, q, 0], queries[b, q, 1], queries[b, q, 2], x, y, z, row)
+            # The k lowest of the minima of 2k groups belong to k points: no neighbour is farther.
             lowest[:] = _NONE
-            for s in range(0, num_points, groups):
-                _lower(lowest, bits[s : s + groups])
-            lower[:] = 0  # how many minima are below each
+            for low in range(0, size, groups):
+                _minimum(lowest, bits[low : low + groups])
+            rank[:] = 0  # how many minima are below each
             for i in range(groups):
                 for j in range(groups):
-                    lower[j] += np.int32(lowest[i] < lowest[j])
-            limit = np.int32(-1)
+                    rank[j] += np.int32(lowest[i] < lowest[j])
+            limit = _PICKED
             for j in range(groups):
-                limit = max(limit, lowest[j] if lower[j] < k else np.int32(-1))
-            for j in range(num_points):
+                limit = max(limit, lowest[j] if rank[j] < k else _PICKED)
+            for j in range(size):
                 inside[j] = bits[j] <= limit
-            # First which eights have one, then which: no branch, which are near cannot be foretold.
+            # First the groups of eight that contain one, then which: no unpredictable branch.
             some = count = 0
             for i in range(len(eights)):
                 filled[some] = 8 * i
@@ -229,7 +170,7 @@ def _knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k
                 for j in range(filled[i], filled[i] + 8):
                     near[count] = j
                     count += inside[j]
-            # With the index in the lower half of a key, no two are equal.
+            # Keys with the index in the lower half are distinct and order ties by index.
             best[:k], best[k] = np.iinfo(np.int64).max, -1
             for i in range(count):
                 _insert((np.int64(bits[near[i]]) << 32) | near[i], best)
@@ -237,68 +178,54 @@ def _knn(queries, points, index, first, last):  # (B, Q, 3), (B, N, 3), (B, Q, k
                 index[b, q, i] = best[k - 1 - i] & 0xFFFFFFFF
 
 
-@compiled
-def knn(queries, points, index, team):
-    share_out(_knn, (queries, points, index), len(points), team)
-
-
-@compiled
-def _columns(bits, column, who, i):  # each point's nearest so far, when point i is asked
+@_compiled
+def _update(bits, column, who, i):  # nearest so far of each point of b, after point i of a
     for j in range(bits.shape[0]):
         distance, before, nearest = bits[j], column[j], who[j]
         who[j] = i if distance < before else nearest
         column[j] = min(distance, before)
 
 
-@compiled
-def _nearest(a, b, to_b, to_a, apart, first, last):
-    """Who is nearest to whom, ``(B, N)`` and ``(B, M)``, and the Chamfer distance ``(B,)``.
+@_compiled
+def nearest(a, b, to_b, to_a, chamfer, first, last):
+    """Write nearest indices ``to_b (B, N)``, ``to_a (B, M)`` and the Chamfer distance ``(B,)``.
 
     Points ``(B, N, 3)``, ``(B, M, 3)``; the distances of a cloud are summed in double precision.
     """
     size_a, size_b = a.shape[1], b.shape[1]
-    sides = np.empty((3, size_b), np.float32)
-    x, y, z = sides[0], sides[1], sides[2]
+    axes = np.empty((3, size_b), np.float32)
+    x, y, z = axes[0], axes[1], axes[2]
     row, column = np.empty(size_b, np.float32), np.empty(size_b, np.float32)
     bits, column_bits, who = row.view(np.int32), column.view(np.int32), np.empty(size_b, np.int32)
     for n in range(first, last):
-        _to_sides(b[n], sides)
+        _transpose(b[n], axes)
         column_bits[:], who[:] = _NONE, 0
         from_a = from_b = 0.0
         for i in range(size_a):
-            _row(a[n, i, 0], a[n, i, 1], a[n, i, 2], x, y, z, row)
+            _distances(a[n, i, 0], a[n, i, 1], a[n, i, 2], x, y, z, row)
             j = _first(bits, _smallest(bits))
             to_b[n, i] = j
             from_a += row[j]
-            _columns(bits, column_bits, who, np.int32(i))
+            _update(bits, column_bits, who, np.int32(i))
         to_a[n] = who
         for j in range(size_b):
             from_b += column[j]
-        apart[n] = from_a / size_a + from_b / size_b
+        chamfer[n] = from_a / size_a + from_b / size_b
 
 
-@compiled
-def nearest(a, b, to_b, to_a, apart, team):
-    share_out(_nearest, (a, b, to_b, to_a, apart), len(a), team)
+@_compiled
+def chamfer_grad(a, b, to_b, to_a, weight_a, weight_b, grad, first, last):
+    """Add the gradient of Chamfer (Eq. 11) with respect to ``a`` to ``grad``, zeros at first.
 
-
-@compiled
-def _pull(a, b, to_b, to_a, weight_a, weight_b, on_a, first, last):
-    """The gradient on ``a`` of weighted distances to the nearest (Eq. 11); ``on_a`` comes as zeros.
-
-    Points ``(B, N, 3)``, ``(B, M, 3)``; indices ``(B, N)`` of a, ``(B, M)`` of b; weights ``(B,)``.
+    Points ``(B, N, 3)``, ``(B, M, 3)``; indices ``(B, N)``, ``(B, M)``; weights of one distance
+    ``(B,)``.
     """
     for n in range(first, last):
-        for j in range(b.shape[1]):  # what the points of b do to those of a
+        for j in range(b.shape[1]):  # distances from points of b
             i, double = np.uint32(to_a[n, j]), np.float32(2) * weight_b[n]
             for axis in range(3):
-                on_a[n, i, axis] -= double * (b[n, j, axis] - a[n, i, axis])
-        for i in range(a.shape[1]):  # what they do themselves
+                grad[n, i, axis] -= double * (b[n, j, axis] - a[n, i, axis])
+        for i in range(a.shape[1]):  # distances from points of a
             j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n]
             for axis in range(3):
-                on_a[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])
-
-
-@compiled
-def pull(a, b, to_b, to_a, weight_a, weight_b, on_a, team):
-    share_out(_pull, (a, b, to_b, to_a, weight_a, weight_b, on_a), len(a), team)
+                grad[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])

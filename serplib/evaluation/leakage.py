@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from serplib.classifier import autoencoder
 from serplib.patches import PositionMLP, make_patches
-from serplib.point_mae import Masked
+from serplib.point_mae import PointMAE
 from serplib.presets import Preset
 from serplib.training import Pretext, pretrain, validate_pretext
 from serplib.transformer import TransformerConfig, TransformerDecoder, patch_chamfer
@@ -134,7 +134,7 @@ def leakage(
     config = full.config
     if not isinstance(config, TransformerConfig):
         raise ValueError(f"model is {model!r}, wanted one of patches: 'transformer' or 'masked'")
-    optim, clean = preset.pretrain_transformer, isinstance(full, Masked)
+    optim, clean = preset.pretrain_transformer, isinstance(full, PointMAE)
     size = optim.batch_size
     if min(size, len(train), len(test), len(test) % size or size) < 2:
         raise ValueError(

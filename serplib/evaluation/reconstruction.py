@@ -14,7 +14,7 @@ from torch import Tensor
 
 from serplib.bottlenecks import code_use
 from serplib.geometry import chamfer_l2, gather
-from serplib.point_mae import Masked
+from serplib.point_mae import PointMAE
 from serplib.pointnet import SerpPointNet
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator
@@ -69,7 +69,7 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
                 values["touched_moved"] = (restored - clean)[touched].square().sum(-1).mean()
         else:
             predicted, patches = model(perturbed, clean)
-            if not isinstance(model, Masked):
+            if not isinstance(model, PointMAE):
                 values["restored_clean_centers"] = chamfer_l2(
                     model.restore(perturbed, clean, centers="clean"), clean
                 )

@@ -31,7 +31,7 @@ SMALL = dataclasses.replace(PRESET.transformer, num_centers=4, patch_size=6)
 POINTNET = pointnet.SerpPointNet(PRESET.pointnet).eval()
 TRANSFORMER = transformer.SerpTransformer(SMALL).eval()
 VASP = vasp.Vasp(SMALL, PRESET.vasp).eval()
-MASKED = point_mae.Masked(SMALL, PRESET.masked).eval()
+MASKED = point_mae.PointMAE(SMALL, PRESET.masked).eval()
 CLASSIFIER = classifier.Classifier(POINTNET.encoder, 3).eval()
 TASK = pretext.Pretext(POINTNET, PRESET.corruption)
 NOISE = perturbation.Perturbation(4, 4)
@@ -72,9 +72,9 @@ CLOUDS = {
     "Vasp.losses": lambda x: VASP.losses(x, GOOD, TOUCHED),
     "Vasp.codes": VASP.codes,
     "Vasp.restore": VASP.restore,
-    "Masked": MASKED,
-    "Masked.losses": lambda x: MASKED.losses(GOOD, x, TOUCHED),  # it looks at the clean ones alone
-    "Masked.restore": MASKED.restore,
+    "PointMAE": MASKED,
+    "PointMAE.losses": lambda x: MASKED.losses(GOOD, x, TOUCHED),  # reads the clean clouds only
+    "PointMAE.restore": MASKED.restore,
     "Classifier": CLASSIFIER,
     "Pretext.corrupt": lambda x: TASK.corrupt(x, draw()),
     "Pretext": lambda x: TASK(x, draw()),

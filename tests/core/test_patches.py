@@ -203,46 +203,27 @@ def test_tokens_of_a_cloud_depend_on_their_own_patch_only():
     assert same.tolist() == [[True, True, False, True, True], [True] * 5]
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_the_split_layer_is_the_textbook_concatenation(training):
-    """[maximum; point] through one layer, built from the two parts' weights."""
-    net = settled(TokenPointNet(6, (8, 10, 12))).train(training)
-    patches = patches_for_tokens()
-
-    points = patches.reshape(-1, 3)
-    norm = lambda layer, x: F.batch_norm(  # noqa: E731
-        x,
-        layer.running_mean.clone(),
-        layer.running_var.clone(),
-        layer.weight,
-        layer.bias,
-        training=training,
-    )
-    local = net.local(norm(net.first_norm, net.first(points)).relu()).view(10, 7, 10)
-    whole = local.max(1, keepdim=True).values.expand(-1, 7, -1)
-    both = torch.cat([whole, local], -1).view(70, 20)
-    weight = torch.cat([net.from_patch.weight, net.from_point.weight], 1)  # (12, 20)
-    hidden = norm(net.wide_norm, both @ weight.T + net.from_point.bias).relu()
-    wanted = net.last(hidden).view(2, 5, 7, 6).max(2).values
-
-    got = net(patches)
-    assert got.shape == (2, 5, 6)
-    torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
-    assert net.from_patch.bias is None  # a second bias would be one too many
-
-
 def test_the_maximum_reaches_every_point():
-    """Without ``from_patch`` the tokens would be those of a PointNet without the second look."""
+    """Without its columns the tokens are those of a PointNet without the concatenation."""
     net = settled(TokenPointNet(6, (8, 10, 12)))
     before = net(patches_for_tokens())
-    torch.nn.init.zeros_(net.from_patch.weight)
-    assert not before.equal(net(patches_for_tokens()))
+    with torch.no_grad():
+        net.wide.weight[:, :10] = 0  # [maximum; point]
+    after = net(patches_for_tokens())
+    assert not before.equal(after)
+    x = net.local(norm_rows(net.first_norm, net.first(patches_for_tokens())).relu())
+    x = norm_rows(net.wide_norm, x @ net.wide.weight[:, 10:].T + net.wide.bias).relu()
+    torch.testing.assert_close(after, net.last(x).amax(2))
+
+
+def norm_rows(norm, x):
+    return norm(x.flatten(0, -2)).view(x.shape)
 
 
 def test_widths_of_the_paper_sized_token_net():
     net = TokenPointNet(384)
     assert [net.first.out_features, net.local.out_features] == [128, 256]
-    assert net.from_point.out_features == net.from_patch.out_features == 512
+    assert (net.wide.in_features, net.wide.out_features) == (512, 512)
     assert net.last.out_features == 384
 
 
@@ -289,7 +270,7 @@ def test_defaults_of_the_embedding():
     assert 0.018 < net.cls.std().item() < 0.022
     assert 0.018 < net.cls_position.std().item() < 0.022
     assert [net.token.first.out_features, net.token.local.out_features] == [128, 256]
-    assert net.token.from_point.out_features == 512
+    assert net.token.wide.out_features == 512
 
 
 def test_cls_and_its_position_are_learnt():

@@ -11,7 +11,7 @@ from serplib.evaluation.reconstruction import restoration
 from serplib.geometry import chamfer_l2
 from serplib.patches import make_patches
 from serplib.perturbation import Perturbation
-from serplib.point_mae import Masked, MaskedConfig
+from serplib.point_mae import PointMAE, PointMAEConfig
 from serplib.presets import PAPER, QUICK, Optim, Preset, build
 from serplib.pretext import Corruption
 from serplib.seeding import named_generator
@@ -63,7 +63,7 @@ def grown(num, seed, by_place=True):
 
 def tiny(config=TINY, **masked):
     torch.manual_seed(0)
-    return Masked(config, MaskedConfig(**masked))
+    return PointMAE(config, PointMAEConfig(**masked))
 
 
 # ---------------------------------------------------------------- masks
@@ -208,12 +208,12 @@ def test_the_loss_is_of_masked_patches_of_the_clean_cloud():
 
 
 def test_configuration():
-    model = Masked(dataclasses.replace(TINY, head="pair", loss="union"), MaskedConfig())
+    model = PointMAE(dataclasses.replace(TINY, head="pair", loss="union"), PointMAEConfig())
     c = model.config
     assert (c.fusion, c.positions_every_block, c.encoder_norm) == ("add", True, True)
     assert (c.normalize, c.target_frame) == ("center", "own")
     assert (c.head, c.loss, c.decoder_positions) == ("token", "patch", True)
-    same = Masked(TINY, MaskedConfig(point_mae=False))
+    same = PointMAE(TINY, PointMAEConfig(point_mae=False))
     assert same.config == dataclasses.replace(TINY, decoder_positions=True)
     serp = SerpTransformer(TINY).encoder.state_dict()
     assert {n: t.shape for n, t in same.encoder.state_dict().items()} == {
@@ -233,8 +233,8 @@ def test_interface(point_mae):
     found = restoration(task, clouds(4), 0)
     assert found["copy_input"] == found["patch_copy"] == 0 < found["patch"]
     assert "restored_clean_centers" not in found
-    assert isinstance(autoencoder(QUICK, "masked"), Masked)
-    assert PAPER.masked == MaskedConfig(0.6, True)
+    assert isinstance(autoencoder(QUICK, "masked"), PointMAE)
+    assert PAPER.masked == PointMAEConfig(0.6, True)
 
 
 @pytest.mark.parametrize("point_mae", [True, False])
@@ -250,15 +250,15 @@ def test_restore_puts_everything_in_its_place(point_mae):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MaskedConfig(0.0), "mask ratio is 0.0, wanted a number between 0 and 1"),
-        (lambda: MaskedConfig(1.0), "mask ratio is 1.0"),
-        (lambda: MaskedConfig(float("nan")), "mask ratio is nan"),
+        (lambda: PointMAEConfig(0.0), "ratio is 0.0: must be greater than 0"),
+        (lambda: PointMAEConfig(1.0), "ratio is 1.0: must be between 0 and 1"),
+        (lambda: PointMAEConfig(float("nan")), "ratio is nan: must be a finite number"),
         (lambda: tiny(ratio=0.1), "mask ratio 0.1 of 8 patches masks 0: at least one must be"),
         (
             lambda: tiny(dataclasses.replace(TINY, num_centers=1)),
             "of 1 patches masks 0: .* change ratio, or raise num_centers",
         ),
-        (lambda: build("quick", {"masked.ratio": 1.5}), "mask ratio is 1.5"),
+        (lambda: build("quick", {"masked.ratio": 1.5}), "ratio is 1.5: must be"),
     ],
 )
 def test_bad_ratios_are_named(make, message):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from serplib.geometry import chamfer_l2
 from serplib.perturbation import Perturbation
-from serplib.pointnet import PointNetConfig, PointNetEncoder, SerpPointNet, Shared, TNet
+from serplib.pointnet import PointNetConfig, PointNetEncoder, SerpPointNet, SharedLayer, TNet
 from serplib.seeding import named_generator
 
 TINY = PointNetConfig(
@@ -63,8 +63,8 @@ def test_shapes_of_the_paper(paper):
 
 
 def test_layers_of_the_paper(paper):
-    assert paper.from_local.in_features + paper.from_global.in_features == 1088
-    layers = [paper.from_local, *(shared.linear for shared in paper.decoder)]
+    layers = [shared.linear for shared in paper.decoder]
+    assert layers[0].in_features == 1088  # [global; local]
     assert [layer.out_features for layer in layers] == [512, 256, 128, 128]  # four
     assert paper.encoder.input_transform.k == 3 and paper.encoder.feature_transform.k == 64
 
@@ -79,13 +79,13 @@ def test_weights_of_equation_1_are_the_papers():
 
 def test_shared_treats_all_rows_alike_and_normalises_over_them():
     torch.manual_seed(0)
-    layer = Shared(3, 5, relu=False).double().train()
+    layer = SharedLayer(3, 5, relu=False).double().train()
     x = torch.randn(2, 7, 3, dtype=torch.float64)
     y = layer(x).flatten(0, 1)
     assert layer(x).shape == (2, 7, 5)
     assert y.mean(0).abs().max() < 1e-12
     assert (y.var(0, unbiased=False) - 1).abs().max() < 1e-3  # but for BatchNorm's eps
-    assert (y < 0).any() and (Shared(3, 5)(x.float()) >= 0).all()
+    assert (y < 0).any() and (SharedLayer(3, 5)(x.float()) >= 0).all()
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -133,29 +133,24 @@ def test_the_global_vector_does_not_depend_on_the_order_and_the_rest_follows_it(
         torch.testing.assert_close(mixed, plain[:, order], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("training", [False, True])
-def test_the_split_layer_is_the_textbook_concatenation(training):
-    """[global; local] at every point through one layer, built from the two parts' weights."""
-    model = settled(tiny()).double().train(training)
-    clouds = twins(dtype=torch.float64)[0]
-    whole, local = model.encoder.encode(clouds)
-    both = torch.cat([whole[:, None].expand(-1, 40, -1), local], -1)  # (B, N, 16)
-    weight = torch.cat([model.from_global.weight, model.from_local.weight], 1)
-    x = (both @ weight.T + model.from_local.bias).flatten(0, 1)
-    norm = model.norm
-    x = F.batch_norm(
-        x,
-        norm.running_mean.clone(),
-        norm.running_var.clone(),
-        norm.weight,
-        norm.bias,
-        training=training,
-    )
-    x = model.decoder(x.relu().view(3, 40, -1))
-    logits, shift = model(clouds)
-    torch.testing.assert_close(model.classification(x), logits, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(model.reconstruction(x), shift, rtol=1e-10, atol=1e-12)
-    assert model.from_global.bias is None
+def test_the_first_layer_reads_the_global_feature_before_the_local_one():
+    model = settled(tiny()).double()
+    whole, local = model.encoder.encode(twins(dtype=torch.float64)[0])
+    layer = model.decoder[0].linear
+    for part, width in ((whole[:, None].expand(-1, 40, -1), slice(0, 10)), (local, slice(10, 16))):
+        with torch.no_grad():
+            kept = layer.weight.clone()
+            layer.weight.zero_()[:, width] = kept[:, width]  # all other inputs do not count
+        first = layer(torch.cat([whole[:, None].expand(-1, 40, -1), local], -1))
+        torch.testing.assert_close(first, part @ kept[:, width].T + layer.bias)
+        expected = model.decoder[1:](model.decoder[0](first_input(whole, local)))
+        torch.testing.assert_close(model.point_features(whole, local), expected)
+        with torch.no_grad():
+            layer.weight.copy_(kept)
+
+
+def first_input(whole, local):
+    return torch.cat([whole[:, None].expand(-1, local.shape[1], -1), local], -1)
 
 
 def test_every_point_hears_of_the_whole_cloud():
@@ -302,7 +297,7 @@ def test_restore_is_consistent_with_the_forward_pass(task):
 
 
 def test_unknown_task_is_named():
-    with pytest.raises(ValueError, match="task is 'cd', wanted 'delta' or 'cdl2'"):
+    with pytest.raises(ValueError, match="task is 'cd': must be 'delta' or 'cdl2'"):
         PointNetConfig(task="cd")
 
 

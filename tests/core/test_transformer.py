@@ -295,7 +295,7 @@ def test_deviation_of_cls(name):
 def test_token_widths():
     token = tiny(token_widths=(3, 8, 9)).encoder.embedding.token
     assert (token.first.out_features, token.local.out_features) == (3, 8)
-    assert token.from_point.out_features == 9
+    assert token.wide.out_features == 9
 
 
 @pytest.mark.parametrize("head", ["token", "pair"])
@@ -537,8 +537,8 @@ def test_restore_names_what_is_wrong():
         ({"normalize": "std"}, "normalize is 'std'"),
         ({"target_frame": "clean"}, "target_frame is 'clean'"),
         ({"fusion": "sum"}, "fusion is 'sum'"),
-        ({"positions_every_block": True}, "it needs fusion='add'"),
-        ({"fusion": "add"}, "set positions_every_block=True"),
+        ({"positions_every_block": True}, "'concat' needs False"),
+        ({"fusion": "add"}, "'add' needs positions_every_block=True"),
     ],
 )
 def test_bad_settings_are_named(arguments, message):

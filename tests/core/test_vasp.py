@@ -275,8 +275,8 @@ def test_build_chooses_the_bottleneck():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"vasp.codebook_size": 0}, "codebook_size is 0, wanted K >= 1; for no codebook set"),
-        ({"vasp.bottleneck": "vqvae"}, "bottleneck is 'vqvae', wanted 'none', 'vq', 'vae' or"),
+        ({"vasp.codebook_size": 0}, "codebook_size is 0: must be greater than 0"),
+        ({"vasp.bottleneck": "vqvae"}, "bottleneck is 'vqvae': must be 'none', 'vq', 'vae' or"),
         ({"vasp.init": "ones"}, "init is 'ones'"),
         ({"vasp.beta": -0.25}, r"beta is -0\.25"),
         (

@@ -85,10 +85,10 @@ def test_heads_on_the_split_layer(made, twins):
     whole, local = model.encoder.encode(twins[0])
     for ours, theirs in zip(made["my_heads"](whole, local, model), model(twins[0])):
         torch.testing.assert_close(ours, theirs)
-    made["weight"] = torch.cat([model.from_global.weight, model.from_local.weight], 1)
-    made["bias"] = model.from_local.bias
-    split = model.from_local(local) + model.from_global(whole)[:, None]
-    torch.testing.assert_close(made["concatenated"](whole, local), split)
+    layer = model.decoder[0].linear
+    made["weight"], made["bias"] = layer.weight, layer.bias
+    both = torch.cat([whole[:, None].expand(-1, local.shape[1], -1), local], -1)
+    torch.testing.assert_close(made["concatenated"](whole, local), layer(both))
 
 
 @torch.no_grad()
@@ -153,9 +153,8 @@ def test_the_loop_ends_at_the_weights_of_the_library(made, twins):
         else:
             pretrain(task, points, points[:2], optim, 7)
         ends.append({name: value.cpu() for name, value in task.state_dict().items()})
-        assert not torch.equal(
-            first["model.from_local.weight"], ends[-1]["model.from_local.weight"]
-        )
+        name = "model.decoder.0.linear.weight"
+        assert not torch.equal(first[name], ends[-1][name])
     for name, value in ends[0].items():
         torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-5)
     assert len(history) == 9 and [i for i, h in enumerate(history) if "norms" in h] == [0, 4, 8]
