@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -115,16 +116,15 @@ def run(
         return
     try:
         runs = suites.plan(suite, profile, seeds)
+        if workers is not None and workers < 1:
+            raise suites.SuiteError(f"workers is {workers}, wanted >= 1")
     except suites.SuiteError as error:
         raise _refuse(error) from None
-    if not resume:
-        for item in runs:
-            shutil.rmtree(item.folder, ignore_errors=True)
-    todo = sum(not item.finished() for item in runs)
+    todo = sum(not (resume and item.finished()) for item in runs)
     console.print(
         f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before"
     )
-    bar = tqdm(total=len(runs), unit="run", mininterval=0)
+    bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=0.01)  # after the first outcome
 
     def show(outcome: dict) -> None:
         bar.update()
@@ -136,7 +136,9 @@ def run(
             )
 
     try:
-        outcomes = runner.execute(runs, workers, scheduler, show)
+        outcomes = runner.execute(runs, workers, scheduler, show, fresh=not resume)
+    except runner.SchedulerError as error:
+        raise _refuse(error) from None
     except KeyboardInterrupt:
         print("serp: interrupted; the same command continues the suite", file=sys.stderr)
         raise typer.Exit(130) from None
@@ -181,6 +183,14 @@ def report_command(
 
 def _print(report: Report) -> None:
     typer.echo(report.to_text(width=max(80, shutil.get_terminal_size().columns)))
+
+
+@app.callback()
+def _start() -> None:
+    """Replace characters that the terminal's encoding cannot show, instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def main() -> None:

@@ -1,22 +1,24 @@
-"""What stands in the way of the course on this machine, and how to mend it (``serp doctor``)."""
+"""Checks of the machine, each with the fix of what it finds (``serp doctor``)."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 
 import torch
 
-from serplib.accel import cpu
+from serplib import accel
 from serplib.experiments.records import environment, project_root
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: what, how it stands (``ok``, ``note`` or ``problem``), and the fix."""
+    """One check: what was checked, its state (``ok``, ``note`` or ``problem``), and the fix."""
 
     what: str
     state: str
@@ -24,38 +26,21 @@ class Finding:
     fix: str = ""
 
 
-_COURSE = (
-    "jupyterlab",
-    "ipykernel",
-    "ipywidgets",
-    "plotly",
-    "anywidget",
-    "papermill",
-    "distributed",
-)
+_COURSE = ("jupyterlab", "ipykernel", "ipywidgets", "plotly", "anywidget", "papermill",
+           "distributed")  # fmt: skip
 
 
 def examine() -> list[Finding]:
-    """Look at versions, device, Jupyter kernel, data and disk."""
-    return [
-        _python(),
-        _torch(),
-        _device(),
-        _numba(),
-        *_course_packages(),
-        _kernel(),
-        _shells(),
-        _data(),
-        _disk(),
-    ]
+    """Check versions, device, Jupyter kernel, data and disks."""
+    return [_python(), _torch(), _device(), _numba(), _course_packages(), _kernel(),
+            _environment(), _data(), _disk(), _temporary()]  # fmt: skip
 
 
 def _python() -> Finding:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever Python there is
-        return Finding(
-            "Python", "problem", version, "install Python 3.11 or later, then 'make setup'"
-        )
+        fix = "install Python 3.11 or later, then 'make setup'"
+        return Finding("Python", "problem", version, fix)
     return Finding("Python", "ok", version)
 
 
@@ -79,28 +64,22 @@ def _device() -> Finding:
 
 
 def _numba() -> Finding:
-    if cpu.AVAILABLE:
-        return Finding("Numba", "ok", metadata.version("numba"))
-    if os.environ.get("SERP_FAST") == "0":
-        return Finding("Numba", "note", "switched off by SERP_FAST=0", "unset SERP_FAST")
-    fix = "pip install numba (optional: without it the CPU geometry is several times slower)"
-    return Finding("Numba", "note", "not installed", fix)
+    status = accel.status("cpu")
+    return Finding("Numba", "note" if status.fix else "ok", status.detail, status.fix)
 
 
-def _course_packages() -> list[Finding]:
-    missing = []
+def _course_packages() -> Finding:
+    versions: dict[str, str] = {}
     for name in _COURSE:
         try:
-            metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            missing.append(name)
+            continue
+    missing = [name for name in _COURSE if name not in versions]
     if missing:
-        return [
-            Finding("course packages", "problem", f"missing: {', '.join(missing)}", "make setup")
-        ]
-    return [
-        Finding("course packages", "ok", ", ".join(f"{n} {metadata.version(n)}" for n in _COURSE))
-    ]
+        return Finding("course packages", "problem", f"missing: {', '.join(missing)}", "make setup")
+    detail = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Finding("course packages", "ok", detail)
 
 
 def _kernel() -> Finding:
@@ -111,11 +90,10 @@ def _kernel() -> Finding:
     try:
         python = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        return Finding(
-            "kernel", "problem", "no kernel 'python3'", "python -m ipykernel install --sys-prefix"
-        )
+        fix = "python -m ipykernel install --sys-prefix"
+        return Finding("kernel", "problem", "no kernel 'python3'", fix)
     if python in ("python", "python3", f"python3.{sys.version_info[1]}"):
-        python = sys.executable  # a bare name means the Python that starts the kernel
+        python = sys.executable  # without a folder: the Python that starts the kernel
     found = shutil.which(python)
     if found is None or os.path.realpath(found) != os.path.realpath(sys.executable):
         fix = "this environment's python -m ipykernel install --sys-prefix --name python3"
@@ -123,14 +101,11 @@ def _kernel() -> Finding:
     return Finding("kernel", "ok", "'python3' starts this environment")
 
 
-def _shells() -> Finding:
-    clean = {
-        name: os.environ[name] for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)
-    }
-    if clean:
-        return Finding(
-            "environment", "note", f"{', '.join(clean)} is set", "unset it if imports go astray"
-        )
+def _environment() -> Finding:
+    names = [name for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)]
+    if names:
+        fix = "unset it if imports find the wrong packages"
+        return Finding("environment", "note", f"{', '.join(names)} is set", fix)
     return Finding("environment", "ok", "no PYTHONPATH, no PYTHONHOME")
 
 
@@ -139,22 +114,39 @@ def _data() -> Finding:
     from serplib.data.common import data_folder
 
     root = data_folder()
-    if root and not os.path.isdir(root):
-        return Finding(
-            "data", "problem", f"SERP_DATA={root} is no folder", "correct it, or unset it"
-        )
+    if root and not root.is_dir():
+        detail = f"SERP_DATA={root} is no folder"
+        return Finding("data", "problem", detail, "correct it, or unset it")
+    found = f"found: {', '.join(str(row['name']) for row in describe() if row['found'])}"
+    if root and not _writable(root):
+        fix = "link its data sets into a folder of your own: prepared clouds are cached beside them"
+        return Finding("data", "note", f"{found}; {root} is read-only", fix)
+    return Finding("data", "ok", found, "serp data list shows the others")
 
-    found = [row["name"] for row in describe() if row["found"]]
-    return Finding("data", "ok", f"found: {', '.join(found)}", "serp data list shows the others")
+
+def _writable(folder: Path) -> bool:
+    """Tell whether a folder may be written; its mode counts for an administrator, too."""
+    return os.access(folder, os.W_OK) and bool(folder.stat().st_mode & 0o222)
 
 
 def _disk() -> Finding:
     root = project_root()
+    if not _writable(root):
+        fix = "clone the project where you may write"
+        return Finding("disk", "problem", f"{root} is read-only", fix)
     free = shutil.disk_usage(root).free / 2**30
-    if not os.access(root, os.W_OK):
-        return Finding(
-            "disk", "problem", f"{root} is read-only", "clone the project where you may write"
-        )
     if free < 1:
         return Finding("disk", "problem", f"{free:.1f} GiB free", "free some: runs/ may be deleted")
     return Finding("disk", "ok", "writable, room enough")
+
+
+def _temporary() -> Finding:
+    """Check the folder where Jupyter, torch.compile and matplotlib put temporary files."""
+    try:
+        with tempfile.TemporaryFile() as file:
+            file.write(bytes(2**20))
+            file.flush()
+    except OSError as error:
+        fix = "free some space there, or set TMPDIR to a writable folder"
+        return Finding("temporary files", "problem", str(error), fix)
+    return Finding("temporary files", "ok", tempfile.gettempdir())

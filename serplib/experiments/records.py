@@ -1,6 +1,6 @@
-"""One JSON record a run: what was run, on what, and what came out.
+"""Records: one JSON file a run with its parameters, data, results and environment.
 
-The report and every number in the notebooks' prose are read from records.
+Reports and the recorded numbers in the notebooks are read from records.
 """
 
 from __future__ import annotations
@@ -13,27 +13,28 @@ import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from serplib.data.common import Clouds
+from serplib.data.common import Clouds, absolute_path
 
 RECORD_VERSION = 1
 _PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "scikit-learn", "numba", "papermill")
 
 
 def project_root() -> Path:
-    """The folder with notebooks/ and runs/: ``$SERP_ROOT``, or where serplib lies."""
-    return Path(os.environ.get("SERP_ROOT") or Path(__file__).parents[2])
+    """Return the folder with notebooks/ and runs/: ``$SERP_ROOT``, or the one of serplib."""
+    return absolute_path(os.environ.get("SERP_ROOT") or Path(__file__).parents[2])
 
 
 def results_folder() -> Path:
-    """Where the committed records lie."""
+    """Return the folder of the committed records."""
     return project_root() / "notebooks" / "experiments" / "results"
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write JSON, whole or not at all."""
+    """Write JSON, completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     with open(part, "w", encoding="utf-8") as file:
@@ -44,8 +45,12 @@ def write_json(path: Path, content: object) -> None:
     os.replace(part, path)
 
 
-def read_json(path: Path) -> object:
-    """Read JSON; a damaged file is a ValueError that names it."""
+def read_json(path: Path) -> Any:
+    """Read JSON.
+
+    Raises:
+        ValueError: a damaged file; the message names it.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -54,8 +59,8 @@ def read_json(path: Path) -> object:
 
 @functools.cache
 def environment() -> dict:
-    """Versions, device, threads and git revision of this process."""
-    packages = {}
+    """Describe versions, device, threads and git revision of this process."""
+    packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = metadata.version(name)
@@ -100,7 +105,7 @@ def _git() -> dict:
 
 
 def describe_data(clouds: Clouds) -> dict:
-    """What a record says of a data set."""
+    """Describe a data set for a record."""
     return {
         "name": clouds.name,
         "split": clouds.split,
@@ -119,7 +124,16 @@ def make(
     seconds: float,
     **more: object,
 ) -> dict:
-    """A record: parameters, data sets by role, metrics at the end and by epoch, environment."""
+    """Make a record.
+
+    Args:
+        parameters: of the experiment.
+        data: data sets by role, such as ``"train"``.
+        metrics: results at the end.
+        history: results by epoch.
+        seconds: wall time.
+        more: further entries.
+    """
     return {
         "version": RECORD_VERSION,
         "parameters": parameters,
@@ -134,12 +148,12 @@ def make(
 
 
 def unpack_bits(text: str) -> list[bool]:
-    """The right/wrong of each test shape from a record's ``correct`` (see `classifier.score`)."""
+    """Decode ``correct`` of a record: right or wrong for each test shape (`classifier.score`)."""
     return [bit == "1" for bit in f"{int(text, 16):b}"[1:]]
 
 
 def read_suite(name: str) -> dict:
-    """A suite's committed records, ``results/<name>.json``: ``{"suite", "records", ...}``."""
+    """Read the committed records ``results/<name>.json``: ``{"suite", "profile", "records"}``."""
     path = results_folder() / f"{name}.json"
     if not path.exists():
         raise FileNotFoundError(f"{path} not found: run 'serp run' and 'serp report --keep' first")

@@ -1,43 +1,83 @@
-"""Execute the runs of a suite: papermill runs the notebooks, Dask the many.
+"""Execute the runs of a suite: papermill executes a notebook, Dask distributes the runs.
 
-Parents run before children, finished runs are skipped, a failed one stops nothing but its children,
-and there are as many workers as the machine carries.
+Parents run before children, finished runs are skipped, and a failed run only stops its children.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from serplib.accel import process_environment
 from serplib.data.common import data_folder
 from serplib.experiments import records
 from serplib.experiments.suites import Run, experiments_folder
 
+if TYPE_CHECKING:
+    from distributed import Client, Future, LocalCluster
 
-def execute_notebook(notebook: str, executed: Path, parameters: dict) -> None:
-    """Have papermill run an experiment notebook; the copy with outputs goes to ``executed``."""
+
+CONNECT_SECONDS = 10  # how long a scheduler may take to answer
+
+
+class SchedulerError(Exception):
+    """The Dask scheduler cannot be reached; the message is one line."""
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Set environment variables, which kernels inherit, and restore them at the end."""
+    before = dict(os.environ)
+    os.environ |= variables
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ |= before
+
+
+def execute_notebook(
+    notebook: str, executed: Path, parameters: dict[str, Any], **variables: str
+) -> None:
+    """Execute an experiment notebook with papermill.
+
+    Args:
+        notebook: file stem.
+        executed: path of the copy with outputs.
+        parameters: injected after its parameters cell.
+        variables: environment variables of its kernel.
+    """
     import papermill
 
+    def literal(path: Path) -> str:  # papermill takes paths for templates
+        return str(path).replace("{", "{{").replace("}", "}}")
+
     data_folder()  # makes SERP_DATA absolute: the kernel starts in another folder
-    papermill.execute_notebook(
-        str(experiments_folder() / f"{notebook}.ipynb"),
-        str(executed),
-        parameters=parameters,
-        cwd=str(records.project_root()),
-        kernel_name="python3",
-        progress_bar=False,
-        log_output=False,
-        extra_arguments=["--log-level=ERROR"],  # of the kernel, whose stderr is the terminal's
-    )
+    with _environment(SERP_ROOT=str(records.project_root()), **variables):
+        papermill.execute_notebook(
+            literal(experiments_folder() / f"{notebook}.ipynb"),
+            literal(executed),
+            parameters=parameters,
+            cwd=str(records.project_root()),
+            kernel_name="python3",
+            progress_bar=False,
+            log_output=False,
+            extra_arguments=["--log-level=ERROR"],  # the kernel shares the terminal's stderr
+        )
 
 
 def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
-    """Execute one run with papermill, unless it is finished; never raises for a failed notebook.
+    """Execute one run with papermill, unless it is finished; a failed notebook raises nothing.
 
     Args:
-        threads: CPU threads of its kernel. parent: the outcome of its parent.
+        run: the run.
+        threads: CPU threads of its kernel.
+        parent: the outcome of its parent.
 
     Returns:
         ``name``, ``seed``, ``state`` (``"done"``, ``"kept"``, ``"failed"`` or ``"not run"``),
@@ -53,16 +93,16 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
         seconds = time.perf_counter() - started
         return outcome | {"state": state, "message": message, "seconds": round(seconds, 1)}
 
-    if parent is not None and parent["state"] in ("failed", "not run"):
+    if run.parent and parent and parent["state"] in ("failed", "not run"):
         return ended("not run", f"its parent {run.parent.name} failed")
     if run.finished():
         return ended("kept")
     run.folder.mkdir(parents=True, exist_ok=True)
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    # Threads that spin for long while they wait take the core from the one they wait for, once
-    # anything else runs: two runs of two threads on two cores then hardly move. Threads that never
-    # spin double the time of a small Transformer's step on a quiet machine. So they spin briefly.
-    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    # Waiting OpenMP threads that spin for long take the core of the thread they wait for; threads
+    # that never spin double the time of a small Transformer's step. So they spin briefly.
+    variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
+    variables |= process_environment()
     about = {
         "suite": run.suite,
         "profile": run.profile,
@@ -75,7 +115,7 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
     if run.parent:
         parameters["encoder"] = run.encoder
     try:
-        execute_notebook(run.notebook, executed, parameters)
+        execute_notebook(run.notebook, executed, parameters, **variables)
     except papermill.PapermillExecutionError as error:
         return ended("failed", f"{error.ename}: {error.evalue}".splitlines()[0][:300])
     except Exception as error:  # a kernel that dies, a disk that is full: the others go on
@@ -89,24 +129,32 @@ def execute(
     runs: Iterable[Run],
     workers: int | None = None,
     scheduler: str | None = None,
-    tell: Callable[[dict], None] = lambda outcome: None,
+    on_outcome: Callable[[dict], None] = lambda outcome: None,
+    fresh: bool = False,
 ) -> list[dict]:
     """Execute runs on a Dask cluster, parents before children.
 
     Args:
-        workers: processes that run notebooks side by side; None for one a core, or one where there
-            is a GPU. They share the cores evenly.
-        scheduler: address of a running Dask scheduler, in place of workers of our own.
-        tell: called with each outcome as it comes.
+        runs: of `suites.plan`.
+        workers: processes that execute notebooks at the same time and share the cores evenly; None
+            for one a core, or one on a GPU.
+        scheduler: address of a running Dask scheduler; None starts workers on this machine.
+        on_outcome: called with each outcome.
+        fresh: delete the folders of the runs first.
 
     Returns:
-        The outcomes (see `run_one`), as they came.
+        The outcomes (see `run_one`) in the order of completion.
+
+    Raises:
+        SchedulerError: no scheduler answers at the address.
     """
     import dask
-    from distributed import Client, LocalCluster, as_completed
+    from distributed import LocalCluster, as_completed
 
     runs = list(runs)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     if workers is None:
         workers = 1 if records.environment()["device"][:3] != "CPU" else cores
     workers = max(1, min(workers, len(runs)))
@@ -127,8 +175,11 @@ def execute(
             )
         outcomes = []
         try:
-            with Client(scheduler or cluster) as client:
-                futures = {}
+            with _connect(cluster or scheduler) as client:
+                if fresh:
+                    for run in runs:
+                        shutil.rmtree(run.folder, ignore_errors=True)
+                futures: dict[str, Future] = {}
                 for order, run in enumerate(runs):
                     up = futures.get(run.parent.hash) if run.parent else None
                     futures[run.hash] = client.submit(
@@ -141,8 +192,22 @@ def execute(
                         outcome = {"name": future.key, "seed": None, "state": "failed"}
                         outcome |= {"seconds": 0.0, "message": str(error), "notebook": ""}
                     outcomes.append(outcome)
-                    tell(outcome)
+                    on_outcome(outcome)
         finally:
             if cluster is not None:
                 cluster.close()
     return outcomes
+
+
+def _connect(address: LocalCluster | str | None) -> Client:
+    """Connect to a cluster or to the address of a scheduler."""
+    from distributed import Client
+
+    try:
+        return Client(address, timeout=CONNECT_SECONDS)
+    except (OSError, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise SchedulerError(
+            f"no Dask scheduler answers at {address!r} ({reason}): wanted the address that "
+            "'dask scheduler' prints, such as tcp://HOST:8786"
+        ) from None

@@ -10,9 +10,9 @@ A suite is a YAML file beside the experiment notebooks::
       pretrain-delta: {notebook: pretrain, model: pointnet}
       few-delta: {notebook: finetune, model: pointnet, parent: pretrain-delta, ...}
 
-`plan` turns it into `Run`s, one for each name and seed; `experiments.runner` has papermill run
-them. A run is finished when its folder holds a record with the run's own hash: that of its
-notebook's name, its parameters, all settings of its preset, and its parent's hash.
+`plan` turns it into `Run`s, one for each name and seed; `experiments.runner` executes them. A run
+is finished when its folder holds a record with the run's own hash: that of its notebook's name, its
+parameters, all settings of its preset, and its parent's hash.
 """
 
 from __future__ import annotations
@@ -24,19 +24,51 @@ import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from serplib import presets
 from serplib.experiments import records
 
 
 class SuiteError(Exception):
-    """A suite asks for something that is not there; the message says what is."""
+    """A wrong suite or request; the message is one line and says what is accepted."""
 
 
-# What the fields beside the parameters of a run in YAML mean: for the order and for the report.
-_NOT_PARAMETERS = {"notebook", "parent", "label", "scratch", "published", "group"}
+def _distinct(seeds: list[int]) -> list[int]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"{seeds} names a seed twice")
+    return seeds
+
+
+class _Entry(BaseModel):
+    """A run in YAML; further fields are parameters of its notebook."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    notebook: str
+    parent: str | None = None
+    label: str | None = None
+    scratch: str | None = None
+    published: str | None = None
+    group: str | None = None
+    changes: dict[str, Any] = {}
+
+
+class _Suite(BaseModel):
+    """The fields of a suite."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    title: str
+    seeds: Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
+    profiles: Annotated[dict[str, dict[str, dict[str, Any]]], Field(min_length=1)]
+    runs: Annotated[dict[str, _Entry], Field(min_length=1)]
+
+
+_NOT_PARAMETERS = set(_Entry.model_fields) - {"changes"}  # for the order of runs and for the report
 
 
 @dataclass(frozen=True)
@@ -44,12 +76,16 @@ class Run:
     """One notebook to execute.
 
     Attributes:
-        name: as in the suite. seed: one of the suite's. notebook: file stem of the notebook.
-        parameters: what papermill injects, but for ``run``, ``folder`` and ``encoder``.
+        suite: its name.
+        profile: its profile.
+        name: of the run in the suite.
+        seed: one of the suite's.
+        notebook: file stem of the notebook.
+        parameters: those that papermill injects, without ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
         about: label, scratch, published and group, for the report.
         hash: of notebook, parameters, the preset's settings and the parent's hash.
-        folder: where its outputs go.
+        folder: of its outputs.
     """
 
     suite: str
@@ -65,11 +101,11 @@ class Run:
 
     @property
     def encoder(self) -> str:
-        """Path of the weights to start from, empty for none."""
+        """The path of the weights to start from, empty for none."""
         return str(self.parent.folder / "encoder.safetensors") if self.parent else ""
 
     def finished(self) -> bool:
-        """Whether a whole record of exactly this run is there."""
+        """Tell whether the folder holds a complete record of exactly this run."""
         try:
             return records.read_json(self.folder / "record.json")["run"]["hash"] == self.hash
         except (OSError, ValueError, KeyError, TypeError):
@@ -77,41 +113,63 @@ class Run:
 
 
 def experiments_folder() -> Path:
-    """Where the experiment notebooks and the suites lie."""
+    """Return the folder of the experiment notebooks and the suites."""
     return records.project_root() / "notebooks" / "experiments"
 
 
 def known_suites() -> list[str]:
-    """Names of the suites there are."""
+    """List the names of all suites."""
     return sorted(path.stem for path in (experiments_folder() / "suites").glob("*.yaml"))
 
 
-def load(suite: str) -> dict:
-    """A suite's YAML.
+def load(suite: str) -> dict[str, Any]:
+    """Read and check a suite.
 
     Raises:
-        SuiteError: an unknown suite, or one without title, seeds, profiles and runs.
+        SuiteError: an unknown suite, or a file that is no suite; one line.
     """
     if suite not in known_suites():
         raise SuiteError(f"no suite {suite!r}: there are {', '.join(known_suites())}")
     path = experiments_folder() / "suites" / f"{suite}.yaml"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise SuiteError(f"{path}: not YAML ({error})") from error
-    wanted = ("title", "seeds", "profiles", "runs")
-    missing = [key for key in wanted if not isinstance(content, dict) or key not in content]
-    if missing:
-        raise SuiteError(f"{path}: lacks {', '.join(missing)}")
+        _Suite.model_validate(content)
+        _refuse_numbers_as_text(content)
+    except UnicodeDecodeError as error:
+        raise SuiteError(f"{path}: not UTF-8 ({error})") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise SuiteError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = f"{path}: {place}: {first['msg']}"
+        if isinstance(first["input"], bool):
+            message += "; YAML reads yes, no, on and off as true and false: put text in quotes"
+        raise SuiteError(message) from None
+    except ValueError as error:
+        raise SuiteError(f"{path}: {error}") from None
     return content
 
 
+def _refuse_numbers_as_text(value: Any) -> None:
+    """Raise a ValueError for ``1e-3``, which YAML reads as text."""
+    if isinstance(value, dict):
+        for item in value.values():
+            _refuse_numbers_as_text(item)
+    elif isinstance(value, str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", value):
+        raise ValueError(f"YAML reads {value} as text: write {float(value):.1e}")
+
+
 def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> list[Run]:
-    """The runs of a suite, parents before children, seeds outermost.
+    """List the runs of a suite, parents before children, seeds outermost.
 
     Args:
+        suite: its name.
         profile: one of the suite's; None for its first.
-        seeds: how many of its seeds, from the front (more than it names go on counting).
+        seeds: number of its seeds, from the first; more than it names continue the count.
+
+    Raises:
+        SuiteError: a wrong suite, profile or number of seeds; one line.
     """
     content = load(suite)
     profile = profile or next(iter(content["profiles"]))
@@ -127,7 +185,7 @@ def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> li
         while len(chosen) < seeds:
             chosen.append(max(chosen) + 1)
         chosen = chosen[:seeds]
-    runs = []
+    runs: list[Run] = []
     for seed in chosen:
         by_name: dict[str, Run] = {}
         for name, entry in content["runs"].items():
@@ -136,53 +194,67 @@ def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> li
     return runs
 
 
-def _run(suite, profile, name, entry, seed, content, by_name) -> Run:
-    where = f"suite {suite!r}, run {name!r}"
-    notebook = entry.get("notebook")
-    path = experiments_folder() / f"{notebook}.ipynb"
-    home = experiments_folder()
+def _run(
+    suite: str, profile: str, name: str, entry: dict, seed: int, content: dict,
+    by_name: dict[str, Run],
+) -> Run:  # fmt: skip
+    place = f"suite {suite!r}, run {name!r}"
+    notebook, home = entry["notebook"], experiments_folder()
+    path = home / f"{notebook}.ipynb"
     if not path.is_file() or path.resolve().parent != home.resolve():
-        raise SuiteError(f"{where}: no notebook {notebook!r} in {home}")
+        raise SuiteError(f"{place}: no notebook {notebook!r} in {home}")
     if not re.fullmatch(r"[\w-]+", name):
-        raise SuiteError(f"{where}: wanted a name of letters, digits, '-' and '_'")
-    parent = entry.get("parent")
-    if parent is not None and parent not in by_name:
-        raise SuiteError(f"{where}: its parent {parent!r} is not a run above it")
-    shared = (content["profiles"][profile] or {}).get(notebook) or {}
+        raise SuiteError(f"{place}: wanted a name of letters, digits, '-' and '_'")
+    if entry.get("parent") is not None and entry["parent"] not in by_name:
+        raise SuiteError(f"{place}: its parent {entry['parent']!r} is not a run above it")
+    shared = content["profiles"][profile].get(notebook, {})
     own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
     parameters = {**shared, **own, "seed": seed}
     parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
-    unknown = set(parameters) - _accepted(path)
+    _check_parameters(parameters, path, place)
+    about = {key: entry[key] for key in ("label", "scratch", "published", "group") if key in entry}
+    parent = by_name.get(entry.get("parent", ""))
+    try:  # the settings of the preset, not only its name, decide what is computed
+        settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
+        computed = [notebook, parameters, settings, parent.hash if parent else None]
+        identity = json.dumps(computed, sort_keys=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SuiteError(f"{place}: {error}") from None
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    runs = records.project_root() / "runs" / f"{suite}-{profile}"
+    folder = runs / f"{name}-seed{seed}-{digest[:8]}"
+    return Run(suite, profile, name, seed, notebook, parameters, parent, about, digest, folder)
+
+
+def _check_parameters(parameters: dict[str, Any], path: Path, place: str) -> None:
+    accepted = _accepted(path)
+    unknown = set(parameters) - set(accepted)
     if unknown:
         raise SuiteError(
-            f"{where}: unknown parameters {sorted(unknown)}; {path.name} takes "
-            f"{sorted(_accepted(path) - {'run', 'folder', 'encoder'})}"
+            f"{place}: unknown parameters {sorted(unknown)}; {path.name} takes "
+            f"{sorted(set(accepted) - {'run', 'folder', 'encoder'})}"
         )
-    about = {key: entry[key] for key in ("label", "scratch", "published", "group") if key in entry}
-    up = by_name.get(parent)
-    try:  # what the preset says today is part of what is computed, not its name alone
-        settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
-    except (KeyError, ValueError) as error:
-        raise SuiteError(f"{where}: {error}") from None
-    identity = [notebook, parameters, settings, up.hash if up else None]
-    identity = json.dumps(identity, sort_keys=True)
-    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = (
-        records.project_root() / "runs" / f"{suite}-{profile}" / f"{name}-seed{seed}-{digest[:8]}"
-    )
-    return Run(suite, profile, name, seed, notebook, parameters, up, about, digest, folder)
+    for key, value in parameters.items():
+        kind = {"float": (int, float)}.get(accepted[key]) or _TYPES.get(accepted[key], object)
+        if not isinstance(value, kind) or (isinstance(value, bool) and accepted[key] != "bool"):
+            raise SuiteError(f"{place}: {key} is {value!r}, wanted {accepted[key]}")
 
 
-def _accepted(path: Path) -> set[str]:
-    """The names that a notebook's cell tagged ``parameters`` assigns."""
+_TYPES: dict[str, type] = {kind.__name__: kind for kind in (str, int, bool, dict, list)}
+
+
+def _accepted(path: Path) -> dict[str, str]:
+    """Return name and annotation of what a notebook's ``parameters`` cell assigns."""
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
             body = ast.parse("".join(cell["source"])).body
-            plain = {t.id for node in body if isinstance(node, ast.Assign) for t in node.targets}
-            return plain | {node.target.id for node in body if isinstance(node, ast.AnnAssign)}
+            found = {ast.unparse(node.target): ast.unparse(node.annotation)
+                     for node in body if isinstance(node, ast.AnnAssign)}  # fmt: skip
+            return found | {ast.unparse(target): "" for node in body
+                            if isinstance(node, ast.Assign) for target in node.targets}  # fmt: skip
     raise SuiteError(f"{path}: has no cell tagged 'parameters'")
 
 
 def gather_records(runs: Iterable[Run]) -> list[dict]:
-    """The records of the finished runs, in the order of the plan."""
+    """Read the records of the finished runs, in the order of the plan."""
     return [records.read_json(r.folder / "record.json") for r in runs if r.finished()]

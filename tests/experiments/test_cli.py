@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
+from serplib import accel
 from serplib.accel import cpu
 from serplib.experiments import cli, doctor
 from serplib.experiments.records import project_root
@@ -30,6 +31,7 @@ def test_help_names_the_commands():
         (("run", "no-such-suite"), "quick"),
         (("run", "quick", "--profile", "no-such"), "quick"),
         (("run", "quick", "--seeds", "0"), "seeds"),
+        (("run", "quick", "--workers", "0"), "workers is 0, wanted >= 1"),
         (("report", "no-such-suite"), "quick"),
         (("data", "check", "no-such-set"), "modelnet40"),
         (("data", "make", "modelnet40", "x"), "procedural"),
@@ -110,11 +112,25 @@ def _no_kernel(patch, folder):
     patch.setattr(KernelSpecManager, "get_kernel_spec", fail)
 
 
-def _read_only(patch, folder):
-    def access(path, mode, allowed=doctor.os.access):
-        return allowed(path, mode) and not (mode == doctor.os.W_OK and path == project_root())
+def _load_fails(error):
+    return _put(accel, "_load", lambda name: (None, error))
 
-    patch.setattr(doctor.os, "access", access)
+
+def _read_only(patch, folder):
+    writable = doctor._writable
+    patch.setattr(doctor, "_writable", lambda path: path != project_root() and writable(path))
+
+
+def _read_only_data(patch, folder):
+    folder.chmod(0o555)
+    patch.setenv("SERP_DATA", str(folder))
+
+
+def _full_tmp(patch, folder):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    patch.setattr(doctor.tempfile, "TemporaryFile", full)
 
 
 def _file_for_data(patch, folder):
@@ -141,12 +157,19 @@ FAULTS = {
         ("course packages", "problem", "no-such-package", "make setup"),
     ),
     "no Numba": (
-        _put(cpu, "AVAILABLE", False),
+        _load_fails(ModuleNotFoundError("No module named 'numba'", name="numba")),
         ("Numba", "note", "not installed", "pip install numba"),
     ),
+    "a broken Numba": (
+        _load_fails(AttributeError("module 'numpy' has no attribute 'long'")),
+        ("Numba", "note", "broken: AttributeError", "set SERP_FAST=0"),
+    ),
+    "Numba without a cache": (
+        lambda patch, folder: patch.setattr(cpu.numba_ops, "cached", False),
+        ("Numba", "note", "no writable folder", "NUMBA_CACHE_DIR"),
+    ),
     "Numba switched off": (
-        lambda patch, folder: (patch.setattr(cpu, "AVAILABLE", False),
-                               patch.setenv("SERP_FAST", "0")),
+        _put(accel, "_enabled", False),
         ("Numba", "note", "SERP_FAST=0", "unset SERP_FAST"),
     ),
     "kernel of another Python": (
@@ -169,6 +192,14 @@ FAULTS = {
     "read-only project": (
         _read_only,
         ("disk", "problem", "is read-only", "clone the project where you may write"),
+    ),
+    "read-only data": (
+        _read_only_data,
+        ("data", "note", "is read-only", "folder of your own"),
+    ),
+    "full folder for temporary files": (
+        _full_tmp,
+        ("temporary files", "problem", "No space left", "TMPDIR"),
     ),
     "full disk": (
         _put(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**28)),

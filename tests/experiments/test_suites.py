@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from serplib import presets
-from serplib.experiments import records, runner, suites
+from serplib.accel import process_environment
+from serplib.experiments import cli, records, runner, suites
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,10 +44,11 @@ TINY = {
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     """A project of its own, with the real experiment notebooks and a tiny suite."""
-    shutil.copytree(ROOT / "notebooks" / "experiments", tmp_path / "notebooks" / "experiments")
-    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
-    write_suite(tmp_path, TINY)
-    return tmp_path
+    root = tmp_path / "a {x} # 100% ü"  # papermill takes braces for templates
+    shutil.copytree(ROOT / "notebooks" / "experiments", root / "notebooks" / "experiments")
+    monkeypatch.setenv("SERP_ROOT", str(root))
+    write_suite(root, TINY)
+    return root
 
 
 def write_suite(project: Path, content: object, name: str = "tiny") -> None:
@@ -117,8 +120,30 @@ def test_seeds_may_be_fewer_or_more(project):
         (changed(scratch={"notebook": "nothing"}), ["no notebook", "nothing"]),
         (changed(scratch={"notebook": "../00_welcome"}), ["no notebook"]),
         (changed(scratch={"parent": "tuned"}), ["parent", "tuned", "above"]),
-        ({"title": "x"}, ["lacks", "seeds", "profiles", "runs"]),
-        ([1, 2], ["lacks"]),
+        (changed(scratch={"train_shapes": "many"}), ["train_shapes is 'many', wanted int"]),
+        (changed(scratch={"train_shapes": True}), ["train_shapes is True, wanted int"]),
+        (changed(scratch={"valid_fraction": [0.1]}), ["valid_fraction is [0.1], wanted float"]),
+        (changed(pre={"changes": None}), ["runs.pre.changes", "valid dictionary"]),
+        (changed(pre={"changes": [1]}), ["runs.pre.changes", "valid dictionary"]),
+        (changed(pre={"changes": {"pretrain_pointnet.lr": "1e-3"}}), ["1e-3", "write 1.0e-03"]),
+        (changed(pre={"notebook": 3}), ["runs.pre.notebook", "valid string"]),
+        (changed(pre={"label": 7}), ["runs.pre.label", "valid string"]),
+        ({"title": "x"}, ["seeds: Field required"]),
+        (TINY | {"colour": "red"}, ["colour", "not permitted"]),
+        (TINY | {"seeds": 3}, ["seeds", "valid list"]),
+        (TINY | {"seeds": []}, ["seeds", "at least 1 item"]),
+        (TINY | {"seeds": [0, 0]}, ["seeds", "[0, 0] names a seed twice"]),
+        (TINY | {"seeds": [0, "one"]}, ["seeds.1", "valid integer"]),
+        (TINY | {"runs": None}, ["runs", "valid dictionary"]),
+        (TINY | {"runs": {}}, ["runs", "at least 1 item"]),
+        (TINY | {"runs": ["pre"]}, ["runs", "valid dictionary"]),
+        (TINY | {"runs": {"pre": None}}, ["runs.pre", "valid dictionary"]),
+        (TINY | {"runs": {False: TINY["runs"]["pre"]}}, ["runs.", "[key]", "put text in quotes"]),
+        (TINY | {"profiles": None}, ["profiles", "valid dictionary"]),
+        (TINY | {"profiles": {}}, ["profiles", "at least 1 item"]),
+        (TINY | {"profiles": {"quick": None}}, ["profiles.quick", "valid dictionary"]),
+        ([1, 2], ["the file", "valid dictionary"]),
+        (None, ["the file", "valid dictionary"]),
     ],
 )
 def test_a_wrong_suite_is_refused_with_its_fault(project, content, words):
@@ -127,6 +152,80 @@ def test_a_wrong_suite_is_refused_with_its_fault(project, content, words):
         suites.plan("tiny")
     for word in words:
         assert word in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+WRONG_FILES = {
+    "no UTF-8": (b"title: \xff\xfe", "not UTF-8"),
+    "no YAML": (b"a: [", "not YAML"),
+    "a mapping as a key": (b"? {a: 1}\n: 2\n", "not YAML"),
+    "a loop": (
+        b"title: x\nseeds: [0]\nprofiles: &p {quick: *p}\nruns: {a: {notebook: probe}}\n",
+        "not YAML (maximum recursion",
+    ),
+    "two documents": (b"--- 1\n--- 2\n", "not YAML"),
+    "empty": (b"", "the file"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_FILES)
+def test_a_file_that_is_no_suite_exits_with_2_and_one_line(project, kind):
+    content, message = WRONG_FILES[kind]
+    (project / "notebooks/experiments/suites/tiny.yaml").write_bytes(content)
+    done = CliRunner().invoke(cli.app, ["run", "tiny"])
+    assert done.exit_code == 2 and message in done.stderr, done.output
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("serp: ")
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:9", "foo://x"])
+def test_a_scheduler_that_does_not_answer_exits_with_2_and_deletes_nothing(
+    project, address, monkeypatch
+):
+    kept = suites.plan("tiny")[0].folder / "checkpoint"
+    kept.mkdir(parents=True)
+    monkeypatch.setattr(runner, "CONNECT_SECONDS", 1)
+    done = CliRunner().invoke(cli.app, ["run", "tiny", "--fresh", "--scheduler", address])
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert address in line and "dask scheduler" in line and kept.exists()
+
+
+def test_paths_from_outside_are_resolved_once(project, monkeypatch):
+    """Kernels start in the project: what is relative here must be absolute there."""
+    monkeypatch.chdir(project.parent)
+    monkeypatch.setenv("SERP_ROOT", project.name)
+    monkeypatch.setenv("SERP_DATA", "my data")
+    seen = {}
+
+    def execute(notebook, executed, **options):
+        seen.update(os.environ, notebook=notebook, cwd=options["cwd"])
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    runner.execute_notebook("pretrain", project / "x.ipynb", {}, MARK="1")
+    assert records.project_root() == project and seen["SERP_ROOT"] == str(project)
+    assert seen["SERP_DATA"] == str(project.parent / "my data") and seen["cwd"] == str(project)
+    assert seen["MARK"] == "1" and "MARK" not in os.environ
+    assert seen["notebook"].format() == str(suites.experiments_folder() / "pretrain.ipynb")
+
+
+def test_the_home_folder_may_be_given_as_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SERP_ROOT", "~/project")
+    assert records.project_root() == tmp_path / "project"
+
+
+def test_the_settings_of_kernels_leave_this_process_alone(project, monkeypatch):
+    before, inside = dict(os.environ), {}
+
+    def execute(*_, **__):
+        inside.update(os.environ)
+        raise OSError("stop here")
+
+    monkeypatch.setattr("papermill.execute_notebook", execute)
+    runner.run_one(suites.plan("tiny")[0], threads=3)
+    assert dict(os.environ) == before
+    assert inside["OMP_NUM_THREADS"] == "3" and inside["GOMP_SPINCOUNT"]
+    assert process_environment().items() <= inside.items()
 
 
 def test_unknown_suite_profile_and_yaml(project):
