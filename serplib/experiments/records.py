@@ -5,8 +5,10 @@ Reports and the recorded numbers in the notebooks are read from records.
 
 from __future__ import annotations
 
+import ast
 import datetime
 import functools
+import hashlib
 import json
 import os
 import platform
@@ -79,6 +81,7 @@ def environment() -> dict:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "git": _git(),
+        "code": code_digest(),
     }
 
 
@@ -90,18 +93,69 @@ def _processor() -> str:
         return platform.processor() or "unknown"
 
 
-def _git() -> dict:
-    def ask(*words: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20
-            )
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+def _run_git(*words: str) -> tuple[int | None, str]:
+    """Return exit status and output of git in the project; None where it cannot be run."""
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None, ""
+    return done.returncode, done.stdout.strip()
 
-    status = ask("status", "--porcelain", "--untracked-files=no")
-    return {"revision": ask("rev-parse", "HEAD"), "clean": None if status is None else not status}
+
+def _git() -> dict:
+    found, revision = _run_git("rev-parse", "HEAD")
+    known, changes = _run_git("status", "--porcelain", "--untracked-files=no")
+    return {
+        "revision": revision if found == 0 else None,
+        "clean": not changes if known == 0 else None,
+    }
+
+
+# The code that decides the numbers of a record, in the folder of serplib.
+_DECIDING = ("*.py", "data/**/*.py", "evaluation/*.py", "experiments/pipelines.py",
+             "experiments/loop.py")  # fmt: skip
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the start of the sha256 of the code that decides results.
+
+    Docstrings, blank lines and lines of comments do not count.
+    """
+    home, digest = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted({path for pattern in _DECIDING for path in home.glob(pattern)}):
+        text = path.read_text(encoding="utf-8")
+        skipped: set[int] = set()
+        for node in ast.walk(ast.parse(text)):
+            kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+            if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
+                skipped |= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+        for number, line in enumerate(text.splitlines(), start=1):
+            if number not in skipped and line.strip() and not line.lstrip().startswith("#"):
+                digest.update(line.encode() + b"\n")
+    return digest.hexdigest()[:16]
+
+
+def code_changed(environment: dict) -> bool | None:
+    """Tell whether the code that decides results has changed since a record; None if unknown.
+
+    Args:
+        environment: of the record. Its ``code`` is compared; older records have a git revision.
+    """
+    if "code" in environment:
+        return environment["code"] != code_digest()
+    return _changed_since(environment["git"]["revision"], environment["git"].get("clean"))
+
+
+@functools.cache
+def _changed_since(revision: str | None, clean: bool | None) -> bool | None:
+    if revision is None:
+        return None
+    paths = [f":(glob)serplib/{pattern}" for pattern in _DECIDING]
+    status, _ = _run_git("diff", "--quiet", revision, "--", *paths)
+    return {0: False if clean else None, 1: True}.get(status if status is not None else -1)
 
 
 def describe_data(clouds: Clouds) -> dict:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from serplib.evaluation.robustness import GROUPS, POINTS, summary
 from serplib.evaluation.significance import bootstrap_gain, mcnemar, mean_sd, paired_gain
-from serplib.experiments.records import unpack_bits
+from serplib.experiments.records import code_changed, unpack_bits
 
 # Tables 1 and 2 of the paper, accuracy on ModelNet40 in per cent.
 PUBLISHED = {
@@ -389,6 +389,13 @@ _WITHIN_TEST = (
 )
 
 
+_CHANGED = (
+    "Code: what decides these numbers has changed since they were measured. Run the suite again "
+    "before comparing them with new runs."
+)
+_UNKNOWN = "Code: it is unknown whether it has changed since these numbers were measured."
+
+
 def _notes(
     found: Records, fine_tuned: pd.DataFrame, restored: pd.DataFrame, robust: pd.DataFrame
 ) -> list[str]:
@@ -420,6 +427,9 @@ def _notes(
         notes.append(_OLD_CORRUPTIONS if old else _CORRUPTIONS)
     if any("_way_" in key for r in found for key in r["metrics"].get("probes", ())):
         notes.append(_WITHIN_TEST)
+    changed = {code_changed(r["environment"]) for r in found}
+    if changed != {False}:
+        notes.append(_CHANGED if True in changed else _UNKNOWN)
     notes += _restoration_notes(restored)
     pretrained = sorted(
         {r["data"]["train"]["name"] for r in found

@@ -95,7 +95,10 @@ def test_the_findings_are_those_of_the_records():
 
 def test_the_tables_of_the_results_page_are_those_of_the_records():
     page = RESULTS.read_text(encoding="utf-8")
-    assert report.renew(page) == page, "the results page is stale: make results"
+    made = report.renew(page)
+    if "Code: it is unknown" in made:  # a clone without history
+        page, made = (re.sub(r"^Code: .*\n", "", text, flags=re.MULTILINE) for text in (page, made))
+    assert made == page, "the results page is stale: make results"
     files = {path.stem for path in RESULTS.parent.glob("*.json")}
     suites = {
         name for name in files if "records" in records.read_json(RESULTS.parent / f"{name}.json")

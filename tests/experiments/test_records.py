@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import re
+import subprocess
 
 import pytest
 import torch
@@ -103,6 +104,7 @@ def test_environment():
         "cores",
         "threads",
         "git",
+        "code",
     }
     assert found["python"] == platform.python_version()
     assert found["packages"]["torch"] == torch.__version__
@@ -195,3 +197,69 @@ def test_read_suite(monkeypatch, tmp_path):
         records.read_suite("main")
     records.write_json(records.results_folder() / "main.json", {"suite": "main", "records": []})
     assert records.read_suite("main") == {"suite": "main", "records": []}
+
+
+# ---------------------------------------------------------------- has the code changed?
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A small library in a git repository of its own."""
+    home = tmp_path / "serplib"
+    for name in ("experiments", "data", "evaluation", "course"):
+        (home / name).mkdir(parents=True)
+    source = '"""Doc."""\n\n\ndef half(x):\n    """Halve."""\n    # why\n    return x / 2\n'
+    for name in ("geometry.py", "data/load.py", "course/plots.py", "experiments/loop.py"):
+        (home / name).write_text(source)
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
+    monkeypatch.setattr(records, "__file__", str(home / "experiments" / "records.py"))
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@y", "-C", str(tmp_path)]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"]):
+        subprocess.run([*git, *words], check=True)
+    yield home
+    forget()
+
+
+def forget():
+    records.code_digest.cache_clear()
+    records._changed_since.cache_clear()
+
+
+def both(library):
+    """Whether a new record and one that only has a revision are called changed."""
+    forget()
+    return records.code_changed(library["new"]), records.code_changed(library["old"])
+
+
+def test_a_record_is_stale_once_code_that_decides_it_changes(library):
+    forget()
+    git = records._git()
+    made = {"new": {"code": records.code_digest(), "git": git}, "old": {"git": git}}
+    assert git["clean"] and both(made) == (False, False)
+    plots = library / "course" / "plots.py"
+    plots.write_text("x = 1\n")
+    assert both(made) == (False, False)  # a plot decides no number
+    loop = library / "experiments" / "loop.py"
+    loop.write_text(loop.read_text().replace("Halve.", "Divide by two.").replace("why", "how"))
+    assert both(made) == (False, True)  # git cannot tell words from code
+    for name in ("experiments/loop.py", "data/load.py", "geometry.py"):
+        before = (library / name).read_text()
+        (library / name).write_text(before.replace("/ 2", "/ 3"))
+        assert both(made) == (True, True), name
+        (library / name).write_text(before)
+    (library / "new.py").write_text("x = 1\n")
+    assert both(made)[0]
+
+
+def test_without_a_known_revision_nothing_is_claimed(library):
+    forget()
+    for revision in (None, "0" * 40):
+        assert records.code_changed({"git": {"revision": revision, "clean": True}}) is None
+    revision = records._git()["revision"]
+    assert records.code_changed({"git": {"revision": revision, "clean": False}}) is None
+
+
+def test_the_code_of_this_library_is_read(monkeypatch):
+    forget()
+    assert re.fullmatch(r"[0-9a-f]{16}", records.code_digest())
+    assert records.environment()["code"] == records.code_digest()

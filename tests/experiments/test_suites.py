@@ -304,6 +304,12 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     assert len(records.read_suite("tiny-quick")["records"]) == 3
 
 
+def test_what_the_terminal_cannot_show_is_replaced(project):
+    write_suite(project, TINY | {"title": "Prüfung bei σ = 0,1"})
+    done = serp(project, "run", "list", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "Pr?fung bei ? = 0,1" in done.stdout, done.stderr
+
+
 def test_a_half_written_record_is_not_finished(project):
     run = suites.plan("tiny")[0]
     run.folder.mkdir(parents=True)

@@ -86,6 +86,16 @@ def test_each_bootstrap_is_computed_once(monkeypatch):
     assert len(calls) == 6  # three fine-tuned and three frozen variants with a baseline
 
 
+def test_a_note_says_when_the_code_has_changed(monkeypatch):
+    found = [record("a", 0, 0.5), record("a", 1, 0.5)]
+    for states, words in (((False, True), "has changed since"), ((False, None), "is unknown"),
+                          ((False, False), "")):  # fmt: skip
+        answers = iter(states)
+        monkeypatch.setattr(tables, "code_changed", lambda _, answers=answers: next(answers))
+        (*_, note) = [n for n in tables.summarize(found).notes if n.startswith("Code:")] or [""]
+        assert words in note and bool(note) == bool(words)
+
+
 # ---- text --------------------------------------------------------------------------------------
 
 LONG = "SeRP, of which the label is longer than a cell that pandas shows: sixty characters and more"
