@@ -194,7 +194,7 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
     _check_pair(a, b)
     a, b = at_least_float32(a), at_least_float32(b)
     compiled = accel.searches(a, b)
-    if hasattr(compiled, "chamfer_l2"):
+    if compiled is not None and hasattr(compiled, "chamfer_l2"):
         per_cloud = compiled.chamfer_l2(a, b)  # (B,)
     else:
         nearest_b, nearest_a = nearest_pairs(a, b)  # (B, N), (B, M)

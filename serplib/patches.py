@@ -24,7 +24,7 @@ class Patches(NamedTuple):
     clean_centers: Tensor  # (B, c, 3) the same points before the corruption
     origin: Tensor  # (B, c, 1, 3) where the frame of the targets has its origin
     scale: Tensor  # (B, c, 1, 1) length of its unit, in unit-sphere radii
-    index: Tensor  # (B, c, n) int64, which points of the cloud the patch holds
+    index: Tensor  # type: ignore[assignment]  # (B, c, n) int64, points of the cloud
 
 
 def make_patches(

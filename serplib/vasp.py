@@ -151,7 +151,7 @@ class Vasp(SerpTransformer):
         Raises:
             ValueError: the bottleneck has no codebook.
         """
-        if self.vasp.bottleneck not in ("vq", "dvae"):
+        if not isinstance(self.bottleneck, VectorQuantizer | GumbelBottleneck):
             raise ValueError(
                 f"bottleneck {self.vasp.bottleneck!r} has no codes: set 'vq' or 'dvae'"
             )

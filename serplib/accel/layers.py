@@ -1,7 +1,7 @@
 """Fused layers of PointNet for training on a CPU (paper, section 3.2).
 
-Subclasses of the plain layers without own parameters: `accel.fuse` changes the class of a layer.
-Three identities save work:
+Subclasses of the plain layers, of the same name and with the same parameters: `accel.fuse` changes
+the class of a layer to its subclass. Three identities save work:
 
 - BatchNorm removes a bias added right before it: the bias is only needed in the running mean.
 - A linear layer on ``[global; local]`` is a sum of one on each, and the global one is computed once
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib.pointnet import PointNetEncoder, SerpPointNet, SharedLayer
+from serplib import pointnet
 
 
 def _applies(x: Tensor, norm: nn.Module) -> bool:
@@ -39,29 +39,28 @@ def _matmul(x: Tensor, weight: Tensor) -> Tensor:
     return x @ weight.T
 
 
-def _normalize(x: Tensor, layer: SharedLayer) -> Tensor:
+def _averages(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor, float]:
+    """Count a batch; return running mean and variance ``(C,)``, and the weight of a batch."""
+    assert norm.num_batches_tracked is not None and norm.momentum is not None
+    assert norm.running_mean is not None and norm.running_var is not None  # see _applies
+    norm.num_batches_tracked.add_(1)
+    return norm.running_mean, norm.running_var, norm.momentum
+
+
+def _normalize(x: Tensor, layer: pointnet.SharedLayer) -> Tensor:
     """Apply the layer's BatchNorm and ReLU to ``(..., C)``, computed without its bias."""
     norm, bias = layer.norm, layer.linear.bias
-    norm.num_batches_tracked.add_(1)
-    with torch.no_grad():
-        running_mean = norm.running_mean - bias  # (C,) without the bias
-    y = F.batch_norm(
-        x.flatten(0, -2),
-        running_mean,
-        norm.running_var,
-        norm.weight,
-        norm.bias + 0 * bias,  # DDP and optimizers expect a gradient of the bias: zero
-        training=True,
-        momentum=norm.momentum,
-        eps=norm.eps,
-    )
-    with torch.no_grad():
-        norm.running_mean.copy_(running_mean + bias)
+    running_mean, running_var, momentum = _averages(norm)
+    without_bias = running_mean - bias.detach()  # (C,)
+    shift = norm.bias + 0 * bias  # DDP and optimizers expect a gradient of the bias: zero
+    rows = x.flatten(0, -2)  # (M, C)
+    y = F.batch_norm(rows, without_bias, running_var, norm.weight, shift, True, momentum, norm.eps)
+    running_mean.copy_(without_bias + bias.detach())
     return (y.relu_() if layer.relu else y).view(x.shape)  # in place before the view: no copy
 
 
-class FusedSharedLayer(SharedLayer):
-    """`SharedLayer` that does not add the bias which BatchNorm removes."""
+class SharedLayer(pointnet.SharedLayer):
+    """A shared layer that does not add the bias which BatchNorm removes."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not _applies(x, self.norm):
@@ -69,11 +68,12 @@ class FusedSharedLayer(SharedLayer):
         return _normalize(_matmul(x, self.linear.weight), self)
 
 
-class FusedSerpPointNet(SerpPointNet):
-    """`SerpPointNet` that multiplies the global feature once per cloud."""
+class SerpPointNet(pointnet.SerpPointNet):
+    """SeRP-PointNet that multiplies the global feature once per cloud."""
 
     def point_features(self, whole: Tensor, local: Tensor) -> Tensor:
         first = self.decoder[0]
+        assert isinstance(first, pointnet.SharedLayer)
         if not _applies(local, first.norm):
             return super().point_features(whole, local)
         of_cloud, of_point = first.linear.weight.split([whole.shape[1], local.shape[2]], 1)
@@ -81,8 +81,8 @@ class FusedSerpPointNet(SerpPointNet):
         return self.decoder[1:](_normalize(x, first))
 
 
-class FusedPointNetEncoder(PointNetEncoder):
-    """`PointNetEncoder` that takes the maximum before the last BatchNorm."""
+class PointNetEncoder(pointnet.PointNetEncoder):
+    """PointNet's encoder that takes the maximum before the last BatchNorm."""
 
     def global_feature(self, local: Tensor) -> Tensor:
         layer = self.last
@@ -91,11 +91,10 @@ class FusedPointNetEncoder(PointNetEncoder):
         x, norm, linear = self.middle(local), layer.norm, layer.linear  # (B, N, 128)
         sign = torch.where(norm.weight >= 0, 1.0, -1.0).to(x)  # (C,) BatchNorm rises or falls
         maximum, mean, var = _NormalizedMax.apply(x, linear.weight, sign, norm.eps)
-        with torch.no_grad():
-            count = x[..., 0].numel()
-            norm.num_batches_tracked.add_(1)
-            norm.running_mean.lerp_(mean + linear.bias, norm.momentum)
-            norm.running_var.lerp_(var * count / (count - 1), norm.momentum)
+        running_mean, running_var, momentum = _averages(norm)
+        count = x[..., 0].numel()
+        running_mean.lerp_(mean + linear.bias.detach(), momentum)
+        running_var.lerp_(var * count / (count - 1), momentum)
         return maximum * norm.weight + (norm.bias + 0 * linear.bias)
 
 
@@ -146,7 +145,7 @@ class _NormalizedMax(torch.autograd.Function):
 
 
 FUSED: dict[type[nn.Module], type[nn.Module]] = {
-    SharedLayer: FusedSharedLayer,
-    SerpPointNet: FusedSerpPointNet,
-    PointNetEncoder: FusedPointNetEncoder,
+    pointnet.SharedLayer: SharedLayer,
+    pointnet.SerpPointNet: SerpPointNet,
+    pointnet.PointNetEncoder: PointNetEncoder,
 }
