@@ -60,9 +60,10 @@ bench-gpu: setup  ## check and time the GPU kernels and training steps; under 8 
 
 ##@ Development
 
-lint: setup  ## ruff
+lint: setup  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: lint  ## lint, unit tests, and every notebook executed and compared
 	$(PYTEST) -m "not slow" tests $(NBVAL)
