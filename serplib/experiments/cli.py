@@ -181,8 +181,44 @@ def report_command(
     _print(report.write(suite, runs[0].profile, found, []))
 
 
+@app.command("verify")
+def verify_command(
+    suite: str,
+    profile: Annotated[str | None, typer.Option(help="quick, laptop or full")] = None,
+    seeds: Annotated[int | None, typer.Option(help="how many seeds, from the front")] = None,
+) -> None:
+    """Compare your finished runs of a suite with the committed records.
+
+    Exit status 0: they agree; 1: a variant differs; 2: nothing could be compared.
+    """
+    from serplib.experiments import records, render, suites, verify
+
+    try:
+        runs = suites.plan(suite, profile, seeds)
+        found = suites.gather_records(runs)
+        if not found:
+            raise suites.SuiteError(f"no finished run of {suite!r}: 'serp run {suite}' first")
+        committed = records.read_suite(f"{suite}-{runs[0].profile}")["records"]
+    except (suites.SuiteError, OSError, ValueError) as error:
+        raise _refuse(error) from None
+    result = verify.compare(found, committed)
+    for note in result.notes:
+        typer.echo(note)
+    if result.agrees is None:
+        raise _refuse(suites.SuiteError("nothing could be compared"))
+    typer.echo(render.table_to_text(result.table, _width()))
+    differing = (result.table["result"] == "differs").sum()
+    typer.echo(f"{differing} of {len(result.table)} comparisons differ (p < {verify.LEVEL}, Holm)")
+    if not result.agrees:
+        raise typer.Exit(1)
+
+
+def _width() -> int:
+    return max(80, shutil.get_terminal_size().columns)
+
+
 def _print(report: Report) -> None:
-    typer.echo(report.to_text(width=max(80, shutil.get_terminal_size().columns)))
+    typer.echo(report.to_text(_width()))
 
 
 @app.callback()

@@ -16,11 +16,15 @@ def to_text(summary: Summary, width: int = 80) -> str:
     """Render for a terminal: tables wider than ``width`` continue below, cells are not cut."""
     parts = []
     for title, frame in summary.tables.items():
-        first = frame.columns[0]
-        rows = frame.map(_one_line).set_index(first).rename_axis(index=None, columns=first)
-        text = rows.to_string(line_width=width)
-        parts += [_one_line(title), re.sub(r" +\\?$", "", text, flags=re.MULTILINE), ""]
+        parts += [_one_line(title), table_to_text(frame, width), ""]
     return "\n".join([*parts, *(textwrap.fill(note, width) for note in summary.notes)])
+
+
+def table_to_text(frame: pd.DataFrame, width: int = 80) -> str:
+    """Render one frame of text for a terminal."""
+    first = frame.columns[0]
+    rows = frame.map(_one_line).set_index(first).rename_axis(index=None, columns=first)
+    return re.sub(r" +\\?$", "", rows.to_string(line_width=width), flags=re.MULTILINE)
 
 
 def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
