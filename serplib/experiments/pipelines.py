@@ -4,16 +4,16 @@ Each experiment notebook is one call of the function of its name. A script with 
 started by ``accelerate launch``: all processes train, the main process writes. Arguments that the
 functions share:
 
-    preset: a name in `presets.PRESETS`; changes: settings that differ from it, by dotted name.
-    model: ``"pointnet"``, ``"transformer"``, ``"vasp"`` or ``"masked"``.
-    dataset: as ``serp data list`` prints it; data_seed: of the built-in shapes and of subsets.
-    train_shapes, test_shapes: numbers of clouds, 0 for all.
-    encoder: safetensors file of a pre-trained encoder, empty for none.
-    mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``; tracker: of Accelerate, such as
-        ``"tensorboard"``, empty for none.
-    seed: of weights, order, perturbation and dropout.
-    folder: for checkpoint, weights and ``record.json``.
-    run: name and hash of the run for the report; by default those of a run by hand.
+- preset: a name in `presets.PRESETS`; changes: settings that differ from it, by dotted name.
+- model: ``"pointnet"``, ``"transformer"``, ``"vasp"`` or ``"masked"``.
+- dataset: as ``serp data list`` prints it; data_seed: of the built-in shapes and of subsets.
+- train_shapes, test_shapes: numbers of clouds, 0 for all.
+- encoder: safetensors file of a pre-trained encoder, empty for none.
+- mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``; tracker: of Accelerate, such as
+  ``"tensorboard"``, empty for none.
+- seed: of weights, order, perturbation and dropout.
+- folder: for checkpoint, weights and ``record.json``.
+- run: name and hash of the run for the report; by default those of a run by hand.
 """
 
 from __future__ import annotations
