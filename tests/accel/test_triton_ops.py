@@ -13,30 +13,34 @@ from pathlib import Path
 import pytest
 import torch
 
-from serplib import geometry
-from serplib.accel import cpu, triton_ops
+from serplib import accel, geometry
 from serplib.seeding import named_generator
+
+try:
+    from serplib.accel import triton_ops
+except ImportError:
+    triton_ops = None
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 needs_triton = pytest.mark.skipif(
-    triton_ops.triton is None, reason="needs Triton: pip install triton (Linux)"
+    triton_ops is None, reason="needs Triton: pip install triton (Linux)"
 )
 SIZES = [(1, 1), (2, 2), (3, 33), (2, 64), (1, 100)]
 
 
 @pytest.fixture
 def kernels_alone(monkeypatch):
-    """The kernels take clouds on the CPU as well; what they refuse goes to the plain code."""
-    monkeypatch.setattr(triton_ops, "ON_CPU", True)
-    monkeypatch.setattr(cpu, "AVAILABLE", False)
+    """The kernels search on any device; clouds that they refuse go to the plain code."""
+
+    def searches(*clouds):
+        return triton_ops if accel._enabled and triton_ops.accepts(*clouds) else None
+
+    monkeypatch.setattr(accel, "searches", searches)
 
 
 def plain(function, *arguments):
-    kept, triton_ops.AVAILABLE = triton_ops.AVAILABLE, False
-    try:
+    with accel.disabled():
         return function(*arguments)
-    finally:
-        triton_ops.AVAILABLE = kept
 
 
 def clouds(kind, batch, num_points, name=0):
@@ -54,7 +58,7 @@ def clouds(kind, batch, num_points, name=0):
 @pytest.mark.parametrize("kind", ["random", "grid"])
 def test_farthest_points_are_those_of_the_plain_code(kernels_alone, kind, batch, num_points):
     points = clouds(kind, batch, num_points)
-    assert triton_ops.usable(points)
+    assert triton_ops.accepts(points)
     for start in {0, num_points // 2, num_points - 1}:
         asked = points, min(num_points, 12), start
         found = geometry.farthest_point_sample(*asked)
@@ -66,10 +70,18 @@ def test_farthest_points_are_those_of_the_plain_code(kernels_alone, kind, batch,
 @pytest.mark.parametrize("kind", ["random", "grid"])
 def test_neighbours_are_those_of_the_plain_code(kernels_alone, kind, batch, num_points):
     points, queries = clouds(kind, batch, num_points), clouds(kind, batch, 3, "queries")
-    assert triton_ops.usable(queries, points)
+    assert triton_ops.accepts(queries, points)
     for k in {1, min(num_points, 5), min(num_points, 33)}:
         found = geometry.knn(queries, points, k)
         assert torch.equal(found, plain(geometry.knn, queries, points, k))
+
+
+@needs_triton
+def test_no_index_is_picked_twice(kernels_alone):
+    points = clouds("random", 2, 5)[:, torch.arange(20) % 5]
+    found = geometry.farthest_point_sample(points, 20, 3)
+    assert torch.equal(found, plain(geometry.farthest_point_sample, points, 20, 3))
+    assert found.sort(1).values.tolist() == [list(range(20))] * 2
 
 
 @needs_triton
@@ -116,7 +128,7 @@ COMPILED = r"""
 import json, re, torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from serplib import kernels
+from serplib.accel import triton_ops as kernels
 
 class Compiled:
     def __init__(self, name):
@@ -146,17 +158,17 @@ class Compiled:
         }))
 
 for name in ("_fps", "_knn", "_nearest"):
-    setattr(triton_ops, name, Compiled(name))
+    setattr(kernels, name, Compiled(name))
 points = torch.zeros(2, 1024, 3)
-triton_ops.farthest_point_sample(points, 64, 0)
-triton_ops.knn(points[:, :64], points, 32)
-triton_ops.nearest(points, points)
+kernels.farthest_point_sample(points, 64, 0)
+kernels.knn(points[:, :64], points, 32)
+kernels.nearest_pairs(points, points)
 """
 
 
 @needs_triton
 @pytest.mark.skipif(
-    not getattr(triton_ops.triton, "__version__", "3.9").startswith("3.9"),
+    triton_ops is not None and not triton_ops.triton.__version__.startswith("3.9"),
     reason="reads what the compiler of Triton 3.9 writes; other versions may write it otherwise",
 )
 def test_the_machine_code_fuses_and_flushes_nothing_and_stays_in_registers(tmp_path):
@@ -220,33 +232,11 @@ def test_what_is_not_finite_stays_within_range(kernels_alone, bad):
     assert torch.equal(geometry.farthest_point_sample(points, 8)[1:], other)
 
 
-def test_the_kernels_take_float32_of_their_size_alone(monkeypatch):
-    monkeypatch.setattr(triton_ops, "AVAILABLE", True)
-    monkeypatch.setattr(triton_ops, "ON_CPU", True)
-    assert triton_ops.usable(torch.zeros(2, triton_ops.LARGEST, 3))
-    assert not triton_ops.usable(torch.zeros(2, triton_ops.LARGEST + 1, 3))
-    assert not triton_ops.usable(torch.zeros(2, 5, 3), torch.zeros(2, 5, 3).double())
-    assert not triton_ops.usable(torch.zeros(2, 5, 3, device="meta"))
-    monkeypatch.setattr(triton_ops, "ON_CPU", False)
-    assert not triton_ops.usable(torch.zeros(2, 5, 3))
-    monkeypatch.setattr(triton_ops, "AVAILABLE", False)
-    assert not triton_ops.usable(torch.zeros(2, 5, 3))
-
-
-def test_geometry_hands_over_to_the_kernels_first(monkeypatch):
-    handed = []
-
-    def took(name):
-        return lambda *arguments: handed.append(name) or (torch.zeros(1), torch.zeros(1))
-
-    monkeypatch.setattr(triton_ops, "usable", lambda *clouds: True)
-    for name in ("farthest_point_sample", "knn", "nearest"):
-        monkeypatch.setattr(triton_ops, name, took(name))
-    points = torch.zeros(1, 4, 3)
-    geometry.farthest_point_sample(points, 2)
-    geometry.knn(points, points, 2)
-    geometry.nearest_pairs(points, points)
-    assert handed == ["farthest_point_sample", "knn", "nearest"]
+@needs_triton
+def test_the_kernels_take_float32_of_their_size_alone():
+    assert triton_ops.accepts(torch.zeros(2, triton_ops.LARGEST, 3))
+    assert not triton_ops.accepts(torch.zeros(2, triton_ops.LARGEST + 1, 3))
+    assert not triton_ops.accepts(torch.zeros(2, 5, 3), torch.zeros(2, 5, 3).double())
 
 
 GPU_SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.py"
@@ -269,11 +259,10 @@ def test_the_script_for_a_gpu_ends_where_a_kernel_is_wrong(monkeypatch):
     spec = importlib.util.spec_from_file_location("gpu", GPU_SCRIPT)
     gpu = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(gpu)
-    monkeypatch.setattr(triton_ops, "AVAILABLE", True)
     gpu.check("right", lambda points: points, (torch.zeros(3),))
     for wrong in (
-        lambda points: points + triton_ops.AVAILABLE,
-        lambda points: (points, points + triton_ops.AVAILABLE),
+        lambda points: points + accel._enabled,
+        lambda points: (points, points + accel._enabled),
     ):
         with pytest.raises(SystemExit, match=r"wrong: .* nothing is timed"):
             gpu.check("wrong", wrong, (torch.zeros(3),))

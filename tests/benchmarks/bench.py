@@ -161,13 +161,12 @@ def main() -> None:
     console.print(table, reached)
     for name, rate in rates.items():
         console.print(f"{name}: {rate:.3g}")
-    absent = [] if peers.point_cloud_utils else ["point-cloud-utils"]
-    if absent:
-        console.print("absent, and so not compared: point-cloud-utils (pip install it to have it)")
+    for name in peers.ABSENT:
+        console.print(f"{name} is not installed, so not compared: pip install {name}")
     if SMOKE:
         return
     path = records.results_folder() / f"bench-{device_name()}.json"
-    content = {"environment": records.environment(), "absent": absent, "rates": rates}
+    content = {"environment": records.environment(), "absent": peers.ABSENT, "rates": rates}
     records.write_json(path, content | {"rows": rows, "targets": targets})
     console.print(f"written: {path}", soft_wrap=True)
 

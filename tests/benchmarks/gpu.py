@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from serplib import geometry
-from serplib.accel import cpu, triton_ops
+from serplib import accel, geometry
 from serplib.classifier import autoencoder
 from serplib.experiments import records
 from serplib.presets import PRESETS
@@ -84,12 +83,9 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 
 def plain(function: Callable, *arguments: object) -> object:
-    """The same call with the kernels and the code for the CPU switched off."""
-    kept, triton_ops.AVAILABLE, cpu.AVAILABLE = (triton_ops.AVAILABLE, cpu.AVAILABLE), False, False
-    try:
+    """Call a function with the kernels and the code for the CPU switched off."""
+    with accel.disabled():
         return function(*arguments)
-    finally:
-        triton_ops.AVAILABLE, cpu.AVAILABLE = kept
 
 
 def operations(ties: bool = False):
@@ -180,7 +176,7 @@ def main() -> None:
     if DEVICE.type != "cuda" and not SMOKE:
         sys.exit("no CUDA device: --smoke shows that the script runs")
     rows, about = [], records.environment()
-    about |= {"cuda": torch.version.cuda, "triton": getattr(triton_ops.triton, "__version__", None)}
+    about |= {"cuda": torch.version.cuda, "triton": accel.status("triton_ops").detail}
     place = re.sub(r"\W+", "-", about["device"]).strip("-").lower()
     path = records.results_folder() / f"bench-{place}.json"
 
@@ -193,7 +189,7 @@ def main() -> None:
     work = list(operations())
     for one in [*work, *operations(ties=True)]:
         check(*one)
-    print("checked:", "kernels and plain code agree" if triton_ops.usable(work[0][2][0]) else
+    print("checked:", "kernels and plain code agree" if accel.searches(work[0][2][0]) else
           "no kernels here, the plain code agrees with itself")  # fmt: skip
     for name, function, arguments in work:
         row = {"work": name, "kernels_ms": milliseconds(partial(function, *arguments))}

@@ -30,10 +30,10 @@ from serplib import geometry
 from serplib.classifier import autoencoder
 from serplib.data import load
 from serplib.experiments import records
+from serplib.experiments.loop import _optimizer
 from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator
-from serplib.training import _optimizer
 
 SMOKE = "--smoke" in sys.argv
 SIZES = [64, 128, 256] if SMOKE else [256, 512, 1024, 2048, 4096, 8192, 16384]
@@ -85,7 +85,7 @@ def quick(model: str, batch: int = 8, num_points: int = 1024) -> Call:
 # Work, the size that changes, its values, what is timed at a value, order of time, of memory.
 SERIES: list[tuple[str, str, list[int], Callable[[int], Call], float, float]] = [
     (f"FPS to {CENTERS}", "N", SIZES, lambda n: fps(n, CENTERS), 1, 0),
-    ("FPS to N/4, leaves from 2,049", "N", SIZES, lambda n: fps(n, n // 4), 2, 1),
+    ("FPS to N/4", "N", SIZES, lambda n: fps(n, n // 4), 2, 1),
     (f"FPS of {SIZES[-3]}", "c", SIZES[:-2], lambda c: fps(SIZES[-3], c), 1, 1),
     ("kNN", "N", SIZES, lambda n: knn(n, CENTERS, PATCH), 1, 0),
     ("kNN", "c", SIZES[:-2], lambda c: knn(SIZES[-3], c, PATCH), 1, 1),

@@ -127,7 +127,6 @@ limit. A slope below it says that fixed costs still count; one above, that a cac
 
 {chr(10).join(exponents(record))}
 
-FPS in leaves looks at fewer pairs than the N times m of the definition: its slope may lie below.
 The step of SeRP-Transformer grows with N through its searches alone: the network sees c patches.
 
 Worker processes that each make {made["shapes_each"]:,} procedural shapes, shapes a second of all:

@@ -11,7 +11,6 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 
-import fpsample
 import numpy as np
 import textbook
 import torch
@@ -22,19 +21,26 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from vector_quantize_pytorch import VectorQuantize
 
-from serplib import geometry
+from serplib import accel, geometry
+from serplib.accel import layers
 from serplib.bottlenecks import VectorQuantizer
 from serplib.classifier import autoencoder
 from serplib.data import load
+from serplib.experiments.loop import _optimizer
 from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator
-from serplib.training import _optimizer
 
-try:  # not among the locked packages: its rows are missing where it is
+try:  # not in the lock: no wheel for every system
+    import fpsample
+except ImportError:
+    fpsample = None
+try:
     import point_cloud_utils
 except ImportError:
     point_cloud_utils = None
+ABSENT = [name for name, peer in (("fpsample", fpsample), ("point-cloud-utils", point_cloud_utils))
+          if peer is None]  # fmt: skip
 
 Work = tuple[Calls, tuple[float, float]]
 
@@ -57,14 +63,18 @@ def farthest_points(pool: list[Tensor], num_samples: int) -> Work:
     exact = plain(fps)(pool[0].double(), num_samples)
     assert (fps(pool[0], num_samples) == exact).double().mean() > 0.99, "near-equal ones may swap"
     batch, num_points, _ = pool[0].shape
-    return {
+    calls: Calls = {
         "serplib": lambda i: fps(pool[i], num_samples),
         "serplib plain": lambda i: plain(fps)(pool[i], num_samples),
         "textbook": lambda i: textbook.farthest_points(pool[i], num_samples),
-        "fpsample": lambda i: _fps_of(pool[i], num_samples, fpsample.fps_sampling),
-        "fpsample bucket": lambda i: _fps_of(pool[i], num_samples, _bucket),
-    }, (12 * batch * num_points + 8 * batch * num_samples,
-        8 * batch * num_points * (num_samples - 1))  # fmt: skip
+    }
+    if fpsample:
+        calls |= {
+            "fpsample": lambda i: _fps_of(pool[i], num_samples, fpsample.fps_sampling),
+            "fpsample bucket": lambda i: _fps_of(pool[i], num_samples, _bucket),
+        }
+    moved = 12 * batch * num_points + 8 * batch * num_samples
+    return calls, (moved, 8 * batch * num_points * (num_samples - 1))
 
 
 def neighbours(pool: list[Tensor], num_queries: int, k: int) -> Work:
@@ -171,11 +181,23 @@ def quantizer(pool: list[Tensor], codebook_size: int) -> Work:
 
 
 def stepper(who: str, model: str, preset: str, batch: int) -> Callable[[int], None]:
-    """One step of pre-training; the textbook's starts from the same weights, with torch's AdamW."""
+    """Make one step of pre-training.
+
+    Args:
+        who: ``"serplib"``, ``"serplib plain"`` (no compiled search, no fused layer),
+            ``"serplib, not fused"``, ``"serplib, fused <layer>"`` (that layer alone), or
+            ``"textbook..."``: the same weights, torch's AdamW.
+    """
     settings, points = PRESETS[preset], clouds(batch, 1024, 0)
     torch.manual_seed(0)
     task = Pretext(autoencoder(settings, model), settings.corruption)
     by_the_book = who.startswith("textbook")
+    if who.startswith("serplib, fused "):
+        for plain_type in list(layers.FUSED):
+            if not who.endswith(plain_type.__name__):
+                del layers.FUSED[plain_type]
+    if who == "serplib" or "fused " in who:
+        accel.fuse(task)
     optimizer = torch.optim.AdamW(task.parameters()) if by_the_book else _optimizer(task, Optim())
 
     def call(i: int) -> None:
@@ -188,10 +210,9 @@ def stepper(who: str, model: str, preset: str, batch: int) -> Callable[[int], No
 
 
 def pretraining(model: str, preset: str, batch: int) -> tuple[dict, tuple[float, float]]:
-    """Makers of steps for `timing.apart`, and what a step must move and do.
+    """Return makers of steps for `timing.apart`, and what a step must move and do.
 
-    The textbook's process is left as torch makes it: with ``SERP_FAST=0`` the library does not tell
-    malloc to keep its memory. That alone, on a textbook's step, is the last of the four.
+    All processes but the textbook's have the environment of the runner's training processes.
     """
     settings, points = PRESETS[preset], clouds(batch, 1024, 0)
 
@@ -205,21 +226,19 @@ def pretraining(model: str, preset: str, batch: int) -> tuple[dict, tuple[float,
     exact = plain(losses)(made().double(), points.double())
     with textbook.swapped():
         theirs = losses(made(), points)
-    for found in (losses(made(), points), theirs):
+    for found in (losses(made(), points), losses(accel.fuse(made()), points), theirs):
         assert abs(found - exact) < 0.01 * exact, f"{model}: {found} against {exact}"
 
     with FlopCounterMode(display=False) as counter:
         stepper("serplib", model, preset, batch)(0)
     weights = sum(p.nbytes for p in made().parameters())
-    environments = {
-        "serplib": {"SERP_FAST": "1"},
-        "serplib plain": {"SERP_FAST": "1"},
-        "textbook": {"SERP_FAST": "0"},
-        "textbook, memory kept": {"SERP_FAST": "1"},
-    }
+    kept = accel.process_environment()
+    who = ["serplib", "serplib plain", "textbook", "textbook, memory kept"]
+    if model == "pointnet":
+        who += ["serplib, not fused", *(f"serplib, fused {t.__name__}" for t in layers.FUSED)]
     return {
-        who: (partial(stepper, who, model, preset, batch), environment)
-        for who, environment in environments.items()
+        name: (partial(stepper, name, model, preset, batch), {} if name == "textbook" else kept)
+        for name in who
     }, (
         7 * weights + points.nbytes,  # AdamW reads weight, gradient and two means, writes three
         counter.get_total_flops(),

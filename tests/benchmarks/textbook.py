@@ -54,25 +54,18 @@ def conv(linear: nn.Linear, x: Tensor) -> Tensor:
     return F.conv1d(x, linear.weight[..., None], linear.bias)
 
 
-def shared(layer: pointnet.Shared, x: Tensor) -> Tensor:
-    """`pointnet.Shared` over ``(B, C, N)``."""
+def shared(layer: pointnet.SharedLayer, x: Tensor) -> Tensor:
+    """`pointnet.SharedLayer` over ``(B, C, N)``."""
     x = layer.norm(conv(layer.linear, x))
     return x.relu() if layer.relu else x
-
-
-def joined(first: nn.Linear, second: nn.Linear, norm: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """One convolution on ``[x; y]``, of the two layers' weights side by side; norm and ReLU."""
-    weight = torch.cat([first.weight, second.weight], 1)[..., None]
-    return norm(F.conv1d(torch.cat([x, y], 1), weight, first.bias)).relu()
 
 
 def pointnet_forward(self: pointnet.SerpPointNet, perturbed: Tensor) -> tuple[Tensor, Tensor]:
     """`SerpPointNet.forward`, for a model without T-Nets."""
     encoder = self.encoder
     local = shared(encoder.local, perturbed.transpose(1, 2))  # (B, 64, N)
-    whole = shared(encoder.whole, shared(encoder.middle, local)).amax(2, keepdim=True)
-    whole = whole.expand(-1, -1, local.shape[2])  # (B, 1024, N)
-    x = joined(self.from_local, self.from_global, self.norm, local, whole)  # (B, 512, N)
+    whole = shared(encoder.last, shared(encoder.middle, local)).amax(2, keepdim=True)
+    x = torch.cat([whole.expand(-1, -1, local.shape[2]), local], 1)  # (B, 1088, N)
     for layer in self.decoder:
         x = shared(layer, x)
     logits, predicted = (conv(head, x) for head in (self.classification, self.reconstruction))
@@ -84,7 +77,7 @@ def token_forward(self: patching.TokenPointNet, patches: Tensor) -> Tensor:
     x = patches.flatten(0, 1).transpose(1, 2)  # (B*c, 3, n)
     local = conv(self.local, self.first_norm(conv(self.first, x)).relu())  # (B*c, 256, n)
     whole = local.amax(2, keepdim=True).expand_as(local)  # (B*c, 256, n)
-    x = joined(self.from_point, self.from_patch, self.wide_norm, local, whole)  # (B*c, 512, n)
+    x = self.wide_norm(conv(self.wide, torch.cat([whole, local], 1))).relu()  # (B*c, 512, n)
     return conv(self.last, x).amax(2).unflatten(0, patches.shape[:2])  # (B, c, d)
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: clouds, clocks, peak memory, and what this machine can do at most."""
+"""Shared parts of the benchmarks: clouds, clocks, peak memory, and peak rates of the machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from serplib.accel import cpu, triton_ops
+from serplib import accel
 from serplib.experiments import records
 from serplib.seeding import named_generator
 
@@ -32,27 +32,20 @@ def clouds(batch: int, num_points: int, seed: int) -> Tensor:
 
 
 def plain(function: Callable) -> Callable:
-    """The same call with the compiled code switched off."""
+    """Return the function with compiled code switched off."""
 
     def call(*arguments):
-        kept, triton_ops.AVAILABLE, cpu.AVAILABLE = (
-            (triton_ops.AVAILABLE, cpu.AVAILABLE),
-            False,
-            False,
-        )
-        try:
+        with accel.disabled():
             return function(*arguments)
-        finally:
-            triton_ops.AVAILABLE, cpu.AVAILABLE = kept
 
     return call
 
 
 def turn(call: Callable[[int], object], seed: int) -> float:
-    """Milliseconds of a call on the inputs of a round.
+    """Return the milliseconds of a call on the inputs of a round.
 
-    One on the inputs of the round before comes first, untimed: what a call needs is in use again,
-    as it is in a loop, and it does not pay for the memory that another gave back.
+    An untimed call on the inputs of the round before comes first, so that caches and memory are in
+    the state of a loop.
     """
     call(max(seed - 1, 0))
     began = time.perf_counter()
@@ -61,7 +54,7 @@ def turn(call: Callable[[int], object], seed: int) -> float:
 
 
 def _in_turn(takes: Calls, repeats: int, first: int) -> Times:
-    """What each call returns, round by round."""
+    """Collect what each call returns, round by round."""
     times: Times = {who: [] for who in takes}
     for seed in range(first, first + repeats + 1):
         for who, take in takes.items():
@@ -70,23 +63,23 @@ def _in_turn(takes: Calls, repeats: int, first: int) -> Times:
 
 
 def rounds(calls: Calls, repeats: int, first: int = 0) -> Times:
-    """Milliseconds of each call in each round; all take turns, so that all meet the same load.
+    """Return the milliseconds of each call in each round; calls take turns under the same load.
 
-    Every round has fresh inputs; the first one warms up and does not count. ``first`` is its
-    number: a later sitting goes on from where the one before ended.
+    Every round has new inputs. The first round warms up and is left out; ``first`` is its number,
+    so that a later sitting continues with new inputs.
     """
     return _in_turn({who: partial(turn, call) for who, call in calls.items()}, repeats, first)
 
 
-_here: dict[str, Callable[[int], object]] = {}  # in a process of `apart`: what it times
+_timed: dict[str, Callable[[int], object]] = {}  # the call of a process of `apart`
 
 
 def _prepare(make: Callable[[], Callable[[int], object]]) -> None:
-    _here["call"] = make()
+    _timed["call"] = make()
 
 
 def _turn(seed: int) -> float:
-    return turn(_here["call"], seed)
+    return turn(_timed["call"], seed)
 
 
 def _ask(home: ProcessPoolExecutor, seed: int) -> float:
@@ -98,13 +91,13 @@ def apart(
     repeats: int,
     first: int = 0,
 ) -> Times:
-    """`rounds`, each call in a fresh process of its own, as a run of training is.
+    """Do as `rounds`, with each call in its own process, like a training run.
 
-    What malloc gives back to the system and must be given again depends on all that a process did
-    before, and on luck: a textbook's step has between none and thirty thousand page faults.
+    The page faults of a step depend on everything that its process allocated before: a textbook's
+    step has between none and thirty thousand.
 
     Args:
-        makers: what makes the call, picklable, and what its process finds in the environment.
+        makers: a picklable function that makes the call, and its process's environment variables.
     """
     with contextlib.ExitStack() as stack:
         homes = {}
@@ -112,31 +105,31 @@ def apart(
             home = ProcessPoolExecutor(1, get_context("spawn"), _prepare, (make,))
             homes[who] = stack.enter_context(home)
             with mock.patch.dict(os.environ, environment):
-                home.submit(_turn, first)  # this starts it
+                home.submit(_turn, first)  # starts the process
         takes = {who: partial(_ask, home) for who, home in homes.items()}
         return _in_turn(takes, repeats, first)
 
 
 def ratios(ours: list[float], theirs: list[float]) -> list[float]:
-    """How many times as long they take as we do, round by round."""
+    """Return their time over ours, round by round."""
     return [b / a for a, b in zip(ours, theirs, strict=True)]
 
 
 def ratio(ours: list[float], theirs: list[float]) -> float:
-    """How many times as long they take as we do: the median of the ratios of the rounds."""
+    """Return the median over rounds of their time over ours."""
     return statistics.median(ratios(ours, theirs))
 
 
 def middle(found: list[float]) -> tuple[float, float, float]:
-    """The median, and the two values between which the middle half lies."""
+    """Return the median and both quartiles."""
     low, median, high = statistics.quantiles(found, n=4, method="inclusive")
     return median, low, high
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most that torch's CPU tensors held at once above what they held before, in bytes.
+    """Return the peak memory of torch's CPU tensors during a call, in bytes.
 
-    What NumPy and Numba allocate does not count: a few rows in the compiled searches.
+    NumPy's and Numba's memory is not counted: a few rows in the compiled searches.
     """
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler would announce itself each time
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -150,7 +143,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def machine_rates(size: int = 2**25, side: int = 2048) -> dict[str, float]:
-    """The best of five: bytes a second of a copy (read and written), operations of a product."""
+    """Return the best of five: bytes per second of a copy, operations per second of a product."""
     source = torch.zeros(size)
     target, square = torch.empty_like(source), torch.rand(side, side)
     copy, product = [], []
@@ -168,11 +161,12 @@ def machine_rates(size: int = 2**25, side: int = 2048) -> dict[str, float]:
 
 
 def floor_ms(work: tuple[float, float], rates: dict[str, float]) -> float:
-    """Milliseconds that (bytes, operations) take at least at these rates: the slower of the two."""
+    """Return the least milliseconds of (bytes, operations) at these rates: the slower of both."""
     moved, done = work
     return 1000 * max(moved / rates["bytes_per_second"], done / rates["flops_per_second"])
 
 
 def device_name() -> str:
-    """This device as a part of a file's name."""
-    return re.sub(r"\W+", "-", records.environment()["device"]).strip("-").lower()
+    """Return the device, and one thread, as a part of a file name."""
+    name = re.sub(r"\W+", "-", records.environment()["device"]).strip("-").lower()
+    return name if torch.get_num_threads() > 1 else f"{name}-1-thread"
