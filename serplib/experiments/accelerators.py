@@ -68,7 +68,7 @@ def supported(accelerator: Accelerator) -> Iterator[Accelerator]:
     if precision != applied:
         raise ValueError(
             f"mixed_precision of the accelerator is {precision!r}, but it applies {applied!r}: "
-            "fp16 needs a GPU, and accelerators of a process share it; create the accelerator anew"
+            "fp16 needs a GPU, and accelerators of one process share precision; create it again"
         )
     models, optimizers = len(accelerator._models), len(accelerator._optimizers)
     accelerator.scaler = deepcopy(scaler)  # the scale of one fp16 run must not start the next
