@@ -25,6 +25,8 @@ data_app = typer.Typer(help="The data sets: which there are, are they whole, mak
                        no_args_is_help=True)  # fmt: skip
 app.add_typer(data_app, name="data")
 console = Console()
+Profile = Annotated[str | None, typer.Option(help="quick, laptop or full")]
+Seeds = Annotated[int | None, typer.Option(help="number of seeds, from the first")]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
@@ -96,8 +98,8 @@ def data_make(
 @app.command()
 def run(
     suite: Annotated[str, typer.Argument(help="a suite, or 'list' for all there are")],
-    profile: Annotated[str | None, typer.Option(help="quick, laptop or full")] = None,
-    seeds: Annotated[int | None, typer.Option(help="how many seeds, from the front")] = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
     resume: Annotated[
         bool, typer.Option("--resume/--fresh", help="keep finished runs, or delete them first")
     ] = True,
@@ -159,58 +161,63 @@ def run(
 @app.command("report")
 def report_command(
     suite: str,
-    profile: Annotated[str | None, typer.Option(help="quick, laptop or full")] = None,
-    seeds: Annotated[int | None, typer.Option(help="how many seeds, from the front")] = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
     keep: Annotated[
         bool, typer.Option(help="also write the records to results/, to be committed")
     ] = False,
 ) -> None:
     """Report the finished runs of a suite: HTML, Markdown, and tables on the terminal."""
-    from serplib.experiments import report, suites
+    from serplib.experiments import report
 
-    try:
-        runs = suites.plan(suite, profile, seeds)
-        found = suites.gather_records(runs)
-        if not found:
-            raise suites.SuiteError(f"no finished run of {suite!r}: 'serp run {suite}' first")
-        if keep:
-            path = report.keep(suite, runs[0].profile, found)
-            typer.echo(f"records kept in {path}; 'make results' writes the results page")
-    except (suites.SuiteError, ValueError) as error:
-        raise _refuse(error) from None
-    _print(report.write(suite, runs[0].profile, found, []))
+    chosen, found = _finished(suite, profile, seeds)
+    if keep:
+        path = report.keep(suite, chosen, found)
+        typer.echo(f"records kept in {path}; 'make results' writes the results page")
+    _print(report.write(suite, chosen, found, []))
 
 
 @app.command("verify")
 def verify_command(
     suite: str,
-    profile: Annotated[str | None, typer.Option(help="quick, laptop or full")] = None,
-    seeds: Annotated[int | None, typer.Option(help="how many seeds, from the front")] = None,
+    profile: Profile = None,
+    seeds: Seeds = None,
 ) -> None:
     """Compare your finished runs of a suite with the committed records.
 
     Exit status 0: they agree; 1: a variant differs; 2: nothing could be compared.
     """
-    from serplib.experiments import records, render, suites, verify
+    from serplib.experiments import records, render, verify
 
+    chosen, found = _finished(suite, profile, seeds)
     try:
-        runs = suites.plan(suite, profile, seeds)
-        found = suites.gather_records(runs)
-        if not found:
-            raise suites.SuiteError(f"no finished run of {suite!r}: 'serp run {suite}' first")
-        committed = records.read_suite(f"{suite}-{runs[0].profile}")["records"]
-    except (suites.SuiteError, OSError, ValueError) as error:
+        committed = records.read_suite(f"{suite}-{chosen}")["records"]
+    except (OSError, ValueError) as error:
         raise _refuse(error) from None
     result = verify.compare(found, committed)
     for note in result.notes:
         typer.echo(note)
     if result.agrees is None:
-        raise _refuse(suites.SuiteError("nothing could be compared"))
+        raise _refuse(ValueError("nothing could be compared"))
     typer.echo(render.table_to_text(result.table, _width()))
     differing = (result.table["result"] == "differs").sum()
     typer.echo(f"{differing} of {len(result.table)} comparisons differ (p < {verify.LEVEL}, Holm)")
     if not result.agrees:
         raise typer.Exit(1)
+
+
+def _finished(suite: str, profile: str | None, seeds: int | None) -> tuple[str, list[dict]]:
+    """Return the profile and the records of the finished runs of a suite; exit without any."""
+    from serplib.experiments import suites
+
+    try:
+        runs = suites.plan(suite, profile, seeds)
+        found = suites.gather_records(runs)
+    except (suites.SuiteError, ValueError) as error:
+        raise _refuse(error) from None
+    if not found:
+        raise _refuse(ValueError(f"no finished run of {suite!r}: 'serp run {suite}' first"))
+    return runs[0].profile, found
 
 
 def _width() -> int:
