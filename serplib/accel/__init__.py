@@ -1,8 +1,8 @@
 """Faster implementations of a few operations: optional, same results within stated rounding.
 
-`geometry` asks `searches` for compiled code, and training calls `fuse` on its model. Both return to
-plain PyTorch where compiled code is missing, broken or switched off by ``SERP_FAST=0``. Numba and
-Triton are imported when they are first used.
+`geometry` asks `searches` for compiled code, and training calls `fuse` on its model. Both use plain
+PyTorch if compiled code is missing, broken or switched off by ``SERP_FAST=0``. Numba and Triton are
+imported at their first use.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import contextlib
 import functools
 import importlib
 import os
-import platform
 from collections.abc import Iterator
+from importlib import metadata
 from types import ModuleType
 from typing import NamedTuple
 
@@ -27,8 +27,8 @@ class Status(NamedTuple):
     """Whether a back end is used."""
 
     used: bool
-    detail: str  # its version, or the reason why it is not used
-    fix: str  # what to do; empty if there is nothing to do
+    detail: str  # its version, or why it is not used
+    fix: str  # empty: nothing to do
 
 
 @contextlib.contextmanager
@@ -56,15 +56,13 @@ def _load(name: str) -> tuple[ModuleType | None, Exception | None]:
 def searches(*clouds: Tensor) -> ModuleType | None:
     """Return the back end that searches these clouds; None for plain PyTorch.
 
-    Graphs made by `torch.compile` and `torch.export` always contain plain PyTorch.
+    Graphs of `torch.compile` and `torch.export` always contain plain PyTorch.
     """
-    if not _enabled or torch.compiler.is_compiling() or clouds[0].device.type not in _BACKENDS:
+    name = {"cpu": "cpu", "cuda": "triton_ops"}.get(clouds[0].device.type)
+    if not _enabled or name is None or torch.compiler.is_compiling():
         return None
-    module, _ = _load(_BACKENDS[clouds[0].device.type])
+    module, _ = _load(name)
     return module if module is not None and module.accepts(*clouds) else None
-
-
-_BACKENDS = {"cpu": "cpu", "cuda": "triton_ops"}
 
 
 def status(name: str = "cpu") -> Status:
@@ -74,7 +72,7 @@ def status(name: str = "cpu") -> Status:
         return Status(False, "switched off by SERP_FAST=0", "unset SERP_FAST")
     module, error = _load(name)
     if module is not None:
-        return Status(True, *module.describe())
+        return Status(True, metadata.version(package) + module.CAVEAT, module.FIX)
     if isinstance(error, ModuleNotFoundError) and error.name == package:
         fix = f"pip install {package} (optional: searches are several times slower without it)"
         return Status(False, "not installed", fix)
@@ -83,30 +81,14 @@ def status(name: str = "cpu") -> Status:
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Give the layers of a model that have a fused implementation that implementation, in place.
+    """Replace layers of a model by their fused implementations, in place; return the model.
 
-    A fused layer has the same parameters, names and buffers, and the same outputs and gradients up
-    to float32 rounding. It computes the plain way in evaluation, on a GPU, under autocast, and with
-    another norm than `nn.BatchNorm1d`. Calling this twice changes nothing.
-
-    Args:
-        model: any module; layers of other types stay as they are.
+    A fused layer has the same parameters and buffers, and the same outputs and gradients up to
+    rounding. In evaluation, on a GPU, under autocast and with SyncBatchNorm it is the plain layer.
     """
     if _enabled:
         from serplib.accel.layers import FUSED
 
         for module in model.modules():
-            if type(module) in FUSED:
-                module.__class__ = FUSED[type(module)]
+            module.__class__ = FUSED.get(type(module), type(module))
     return model
-
-
-def process_environment() -> dict[str, str]:
-    """Return environment variables under which a training process runs faster.
-
-    glibc's malloc returns large blocks to the system, which clears them again when the next step
-    asks for them. These settings keep freed memory for the next step.
-    """
-    if platform.libc_ver()[0] != "glibc" or not _enabled:
-        return {}
-    return {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}

@@ -1,13 +1,14 @@
-"""Loops over NumPy arrays, compiled by Numba: farthest points, nearest points, Chamfer's gradient.
+"""Loops over NumPy arrays, compiled by Numba: farthest points, nearest points.
 
-Each works on the clouds ``first`` to ``last`` of a batch and releases the GIL. A squared distance
-is computed as in `geometry` (three squares, summed in the order x, y, z, no fused multiply-add), so
-that near-equal points are ordered alike. Distances are compared as integers: the bits of a float32
->= 0 have the order of the floats, and LLVM vectorises the minimum of integers, but not that of
-floats, which may be NaN.
+Squared distances are computed as in `geometry` (three squares, summed in the order x, y, z, no
+fused multiply-add): equal bits, equal order. They are compared as integers: the bits of a float32
+>= 0 have the order of the floats, and LLVM vectorises a minimum of integers, but not of floats,
+which may be NaN. The loops run on one thread: torch's own threads keep the other cores busy.
 """
 
 from __future__ import annotations
+
+import contextlib
 
 import numba
 import numpy as np
@@ -19,7 +20,7 @@ cached = True  # whether Numba found a folder for its cache
 
 
 def _compiled(function):
-    """Compile a function; without a cache on disk where no folder is writable."""
+    """Compile a function; without Numba's cache on disk if no folder is writable."""
     global cached
     options = {"nogil": True, "error_model": "numpy"}
     try:
@@ -27,36 +28,18 @@ def _compiled(function):
     except RuntimeError:
         cached = False
         return numba.njit(**options)(function)
-    files = dispatcher._cache
-    files.load_overload = _ignoring_errors(files.load_overload)  # a damaged file: compile anew
-    files.save_overload = _ignoring_errors(files.save_overload)  # a full disk: do without
+    cache = dispatcher._cache
+    for name in ("load_overload", "save_overload"):  # a damaged file, a full disk: do without
+        setattr(cache, name, _forgiving(getattr(cache, name)))
     return dispatcher
 
 
-def _ignoring_errors(method):
+def _forgiving(method):
     def call(*arguments):
-        try:
+        with contextlib.suppress(Exception):
             return method(*arguments)
-        except Exception:
-            return None
 
     return call
-
-
-@_compiled
-def finite(values):
-    """Tell whether a flat float32 array has no NaN and no infinity: an exponent of all ones."""
-    bits, largest = values.view(np.int32), np.int32(0)
-    for i in range(bits.shape[0]):
-        largest = max(largest, bits[i] & 0x7F800000)
-    return largest < 0x7F800000
-
-
-@_compiled
-def _transpose(cloud, axes):  # (N, 3) to (3, N): contiguous coordinates
-    for j in range(cloud.shape[0]):
-        for axis in range(3):
-            axes[axis, j] = cloud[j, axis]
 
 
 @_compiled
@@ -93,16 +76,15 @@ def _minimum(nearest, bits):  # elementwise, in place; return the largest
 
 
 @_compiled
-def fps(points, picked, start, first, last):
+def fps(points, picked, start):
     """Write farthest points ``picked (B, m)`` of ``points (B, N, 3)``."""
     size = points.shape[1]
-    axes = np.empty((3, size), np.float32)
-    x, y, z = axes[0], axes[1], axes[2]
     nearest = np.empty(size, np.int32)
     row = np.empty(min(size, _BLOCK), np.float32)
     bits = row.view(np.int32)
-    for b in range(first, last):
-        _transpose(points[b], axes)
+    for b in range(len(points)):
+        axes = np.ascontiguousarray(points[b].T)
+        x, y, z = axes[0], axes[1], axes[2]
         nearest[:] = _NONE
         current = start
         for step in range(picked.shape[1]):
@@ -125,17 +107,15 @@ def fps(points, picked, start, first, last):
 
 @_compiled
 def _insert(value, best):
-    """Put a value among the k lowest: they fall from ``best[0]`` on, and ``best[k]`` is -1."""
+    """Put a value among the k lowest, the highest first; ``best[k]`` is -1."""
     for i in range(best.shape[0] - 1):
         best[i] = max(best[i + 1], min(value, best[i]))
 
 
 @_compiled
-def knn(queries, points, index, first, last):
+def knn(queries, points, index):
     """Write the k nearest of ``points (B, N, 3)`` to ``queries (B, Q, 3)``: ``index (B, Q, k)``."""
     size, k = points.shape[1], index.shape[2]
-    axes = np.empty((3, size), np.float32)
-    x, y, z = axes[0], axes[1], axes[2]
     groups = 2 * k
     row = np.empty(size, np.float32)
     bits = row.view(np.int32)
@@ -144,8 +124,9 @@ def knn(queries, points, index, first, last):
     inside = np.zeros(-(-size // 8) * 8, np.uint8)  # 1: may be among the k nearest
     eights = inside.view(np.uint64)
     filled = np.empty(len(eights) + 1, np.int64)
-    for b in range(first, last):
-        _transpose(points[b], axes)
+    for b in range(len(points)):
+        axes = np.ascontiguousarray(points[b].T)
+        x, y, z = axes[0], axes[1], axes[2]
         for q in range(queries.shape[1]):
             _distances(queries[b, q, 0], queries[b, q, 1], queries[b, q, 2], x, y, z, row)
             # The k lowest of the minima of 2k groups belong to k points: no neighbour is farther.
@@ -187,18 +168,14 @@ def _update(bits, column, who, i):  # nearest so far of each point of b, after p
 
 
 @_compiled
-def nearest(a, b, to_b, to_a, chamfer, first, last):
-    """Write nearest indices ``to_b (B, N)``, ``to_a (B, M)`` and the Chamfer distance ``(B,)``.
-
-    Points ``(B, N, 3)``, ``(B, M, 3)``; the distances of a cloud are summed in double precision.
-    """
+def nearest(a, b, to_b, to_a, chamfer):
+    """Write nearest indices ``to_b (B, N)``, ``to_a (B, M)`` and Chamfer ``(B,)``, in doubles."""
     size_a, size_b = a.shape[1], b.shape[1]
-    axes = np.empty((3, size_b), np.float32)
-    x, y, z = axes[0], axes[1], axes[2]
     row, column = np.empty(size_b, np.float32), np.empty(size_b, np.float32)
     bits, column_bits, who = row.view(np.int32), column.view(np.int32), np.empty(size_b, np.int32)
-    for n in range(first, last):
-        _transpose(b[n], axes)
+    for n in range(len(a)):
+        axes = np.ascontiguousarray(b[n].T)
+        x, y, z = axes[0], axes[1], axes[2]
         column_bits[:], who[:] = _NONE, 0
         from_a = from_b = 0.0
         for i in range(size_a):
@@ -211,21 +188,3 @@ def nearest(a, b, to_b, to_a, chamfer, first, last):
         for j in range(size_b):
             from_b += column[j]
         chamfer[n] = from_a / size_a + from_b / size_b
-
-
-@_compiled
-def chamfer_grad(a, b, to_b, to_a, weight_a, weight_b, grad, first, last):
-    """Add the gradient of Chamfer (Eq. 11) with respect to ``a`` to ``grad``, zeros at first.
-
-    Points ``(B, N, 3)``, ``(B, M, 3)``; indices ``(B, N)``, ``(B, M)``; weights of one distance
-    ``(B,)``.
-    """
-    for n in range(first, last):
-        for j in range(b.shape[1]):  # distances from points of b
-            i, double = np.uint32(to_a[n, j]), np.float32(2) * weight_b[n]
-            for axis in range(3):
-                grad[n, i, axis] -= double * (b[n, j, axis] - a[n, i, axis])
-        for i in range(a.shape[1]):  # distances from points of a
-            j, double = np.uint32(to_b[n, i]), np.float32(2) * weight_a[n]
-            for axis in range(3):
-                grad[n, i, axis] += double * (a[n, i, axis] - b[n, j, axis])

@@ -1,10 +1,8 @@
 """The searches of `geometry` as Triton kernels, for float32 clouds on a GPU.
 
-Same results as plain PyTorch: a squared distance is three squares summed in the order x, y, z (the
-launches forbid fused multiply-adds), and ties go to the lowest index. Calls do not wait for the
-device, so that nothing checks for NaN or infinity: such clouds get arbitrary indices within range.
-
-Triton's interpreter (``TRITON_INTERPRET=1``) runs the same kernels on a CPU for the tests.
+Same results as plain PyTorch: three squares summed in the order x, y, z (the launches forbid fused
+multiply-adds), ties to the lowest index. Nothing waits for the device to check for NaN or infinity:
+such clouds get arbitrary indices within range. The tests use Triton's interpreter.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+CAVEAT = FIX = ""  # see accel.status
 LARGEST = 16384  # points of a cloud, all held by one program; from 8193 on FPS spills registers
 ROWS, COLUMNS = 32, 64  # tile of distances of one program of `_nearest`
 
@@ -28,10 +27,7 @@ def _squared(points, index, mask, qx, qy, qz):  # (BLOCK,) distances of one quer
 
 @triton.jit
 def _keys(distance, index):
-    """Distance in the upper half, index in the lower: distinct, and the smallest is the nearest.
-
-    A float32 >= 0 orders like its bits read as an integer.
-    """
+    """Distance in the upper half, index in the lower: distinct, in the order of the distances."""
     bits = distance.to(tl.int32, bitcast=True) & 0x7FFFFFFF
     return (bits.to(tl.int64) << 32) | index.to(tl.int64)
 
@@ -94,14 +90,9 @@ def _nearest(a, b, to_b, size_a, size_b, ROWS: tl.constexpr, COLUMNS: tl.constex
 
 
 def self_test() -> None:
-    """Compile and launch a kernel; raises whatever a broken installation raises."""
+    """Compile and launch a kernel; raise whatever a broken installation raises."""
     points = torch.zeros(1, 1, 3, device="cuda")
     nearest_pairs(points, points)
-
-
-def describe() -> tuple[str, str]:
-    """Return the version and what could be improved; see `accel.status`."""
-    return triton.__version__, ""
 
 
 def accepts(*clouds: Tensor) -> bool:

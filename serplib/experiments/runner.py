@@ -6,6 +6,7 @@ Parents run before children, finished runs are skipped, and a failed run only st
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serplib.accel import process_environment
 from serplib.data.common import data_folder
 from serplib.experiments import records
 from serplib.experiments.suites import Run, experiments_folder
@@ -27,6 +27,17 @@ CONNECT_SECONDS = 10  # how long a scheduler may take to answer
 
 class SchedulerError(Exception):
     """The Dask scheduler cannot be reached; the message is one line."""
+
+
+def process_environment() -> dict[str, str]:
+    """Return settings of glibc's malloc under which a training process runs faster.
+
+    By default glibc returns large blocks to the system, which clears them page by page when the
+    next step needs them again. The peak memory of training and of probes stays within 10 %.
+    """
+    wanted = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}  # bytes
+    glibc = platform.libc_ver()[0] == "glibc"
+    return {k: os.environ.get(k, str(v)) for k, v in wanted.items()} if glibc else {}
 
 
 @contextmanager

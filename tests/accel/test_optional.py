@@ -104,7 +104,7 @@ caching.tempfile.TemporaryFile = caching.os.makedirs = refuse
 """
     script += SEARCH.replace('assert "numba" not in sys.modules and ', "assert ")
     used, detail, fix, _ = run(tmp_path, script)
-    assert used and "no writable folder for Numba's cache" in detail
+    assert used and "compiled anew in each process: no writable cache folder" in detail
     assert fix == "set NUMBA_CACHE_DIR to a writable folder"
 
 
@@ -152,13 +152,6 @@ print(True, "", "", True, sep="|")
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("reads /proc")
     run(tmp_path, script)
-
-
-def test_the_environment_of_training_processes_is_text():
-    found = accel.process_environment()
-    assert all(isinstance(value, str) and int(value) for value in found.values())
-    with accel.disabled():
-        assert accel.process_environment() == {}
 
 
 def test_searches_of_other_devices_are_plain():

@@ -27,6 +27,7 @@ from serplib.bottlenecks import VectorQuantizer
 from serplib.classifier import autoencoder
 from serplib.data import load
 from serplib.experiments.loop import _optimizer
+from serplib.experiments.runner import process_environment
 from serplib.presets import PRESETS, Optim
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator
@@ -232,7 +233,7 @@ def pretraining(model: str, preset: str, batch: int) -> tuple[dict, tuple[float,
     with FlopCounterMode(display=False) as counter:
         stepper("serplib", model, preset, batch)(0)
     weights = sum(p.nbytes for p in made().parameters())
-    kept = accel.process_environment()
+    kept = process_environment()
     who = ["serplib", "serplib plain", "textbook", "textbook, memory kept"]
     if model == "pointnet":
         who += ["serplib, not fused", *(f"serplib, fused {t.__name__}" for t in layers.FUSED)]

@@ -5,7 +5,6 @@ tie shows.
 """
 
 import contextlib
-import os
 import threading
 
 import numpy as np
@@ -34,21 +33,6 @@ PATHS = ["plain", pytest.param("fast", marks=needs_numba)]
 def taking(path):
     """Run with the compiled searches switched on or off."""
     return accel.disabled() if path == "plain" else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def torch_threads(number):
-    """Use so many threads, also for little work."""
-    from serplib.accel import cpu
-
-    before, worth = torch.get_num_threads(), cpu._WORTH_SHARING
-    torch.set_num_threads(number)
-    cpu._WORTH_SHARING = 1
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        cpu._WORTH_SHARING = worth
 
 
 def grid_clouds(batch, max_points=14, largest=2):
@@ -334,22 +318,15 @@ def test_chamfer_gradient_is_the_same_on_both_paths():
 
 
 @needs_numba
-@pytest.mark.parametrize("threads", [1, 2])
-def test_compiled_chamfer_in_pieces_is_that_of_double_precision(threads):
-    # Neither mean nor equal weights: each cloud's distance pulls with a weight of its own, and one
-    # point is the nearest of many.
+def test_compiled_chamfer_weighted_cloud_by_cloud_is_that_of_double_precision():
+    # Each cloud has a weight of its own, and one point is the nearest of many.
     a, b = random_clouds(5, 40, 3, seed=7), random_clouds(5, 7, 3, seed=8)
     weight = torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5])  # (B,)
     found = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        for dtype in (torch.float32, torch.float64):
-            x, y = (cloud.to(dtype, copy=True).requires_grad_() for cloud in (a, b))
-            loss = (weight.to(dtype) * chamfer_l2(x, y, "none")).sum()
-            found[dtype] = (loss, *torch.autograd.grad(loss, (x, y)))
-    finally:
-        torch.set_num_threads(before)
+    for dtype in (torch.float32, torch.float64):
+        x, y = (cloud.to(dtype, copy=True).requires_grad_() for cloud in (a, b))
+        loss = (weight.to(dtype) * chamfer_l2(x, y, "none")).sum()
+        found[dtype] = (loss, *torch.autograd.grad(loss, (x, y)))
     for ours, exact in zip(found[torch.float32], found[torch.float64], strict=True):
         torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=1e-6)
     assert found[torch.float32][1][2].abs().max() == 0 < found[torch.float32][2][3].abs().min()
@@ -405,21 +382,19 @@ def test_indices_carry_no_gradient(path):
 
 
 @needs_numba
-@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch", [1, 2, 3, 5])
-def test_fast_equals_plain_bit_for_bit(threads, batch):
+def test_fast_equals_plain_bit_for_bit(batch):
     a = random_clouds(batch, 257, 3, seed=9)
     b = torch.cat([a[:, ::3], random_clouds(batch, 100, 3, seed=10)], 1)
     found = {}
-    with torch_threads(threads):
-        for path in ("plain", "fast"):
-            with taking(path):
-                found[path] = (
-                    farthest_point_sample(a, 64, start=11),
-                    knn(b, a, 17),
-                    *nearest_pairs(a, b),
-                    chamfer_l2(a, b, "none"),
-                )
+    for path in ("plain", "fast"):
+        with taking(path):
+            found[path] = (
+                farthest_point_sample(a, 64, start=11),
+                knn(b, a, 17),
+                *nearest_pairs(a, b),
+                chamfer_l2(a, b, "none"),
+            )
     for plain, compiled in zip(found["plain"][:-1], found["fast"][:-1], strict=True):
         assert torch.equal(plain, compiled)
     exact = chamfer_l2(a.double(), b.double(), "none")
@@ -561,34 +536,16 @@ def test_a_point_that_is_not_finite_is_nobodys_near_neighbor(bad):
 
 
 @needs_numba
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-def test_a_forked_child_can_search():
-    """The threads of the parent are not in the child: it must not wait for them."""
-    cloud = random_clouds(4, 30, 3)
-    with torch_threads(2):
-        wanted = knn(cloud, cloud, 3)
-        child = os.fork()
-        if child == 0:
-            import signal
-
-            signal.alarm(20)
-            os._exit(0 if torch.equal(knn(cloud, cloud, 3), wanted) else 1)
-        assert os.waitpid(child, 0)[1] == 0
-
-
-@needs_numba
 def test_threads_may_search_at_the_same_time():
     cloud = random_clouds(8, 200, 3)
-    found = []
-    with torch_threads(3):
-        wanted = knn(cloud, cloud, 5)
-        threads = [
-            threading.Thread(target=lambda: found.append(knn(cloud, cloud, 5))) for _ in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    found, wanted = [], knn(cloud, cloud, 5)
+    threads = [
+        threading.Thread(target=lambda: found.append(knn(cloud, cloud, 5))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert len(found) == 8 and all(torch.equal(index, wanted) for index in found)
 
 

@@ -13,7 +13,6 @@ import yaml
 from typer.testing import CliRunner
 
 from serplib import presets
-from serplib.accel import process_environment
 from serplib.experiments import cli, records, runner, suites
 
 ROOT = Path(__file__).parents[2]
@@ -225,7 +224,7 @@ def test_the_settings_of_kernels_leave_this_process_alone(project, monkeypatch):
     runner.run_one(suites.plan("tiny")[0], threads=3)
     assert dict(os.environ) == before
     assert inside["OMP_NUM_THREADS"] == "3" and inside["GOMP_SPINCOUNT"]
-    assert process_environment().items() <= inside.items()
+    assert runner.process_environment().items() <= inside.items()
 
 
 def test_unknown_suite_profile_and_yaml(project):
