@@ -55,10 +55,17 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def save_module(module: nn.Module, path: Path) -> None:
-    """Write the weights of a module, with its settings, to a safetensors file."""
+def save_module(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
+    """Write the weights of a module, with its settings, to a safetensors file.
+
+    Args:
+        dtype: of the stored floating-point weights; None keeps theirs.
+    """
     about = {"class": type(module).__name__, "settings": json.dumps(settings_of(module))}
-    save_weights(module.state_dict(), path, about)
+    state = module.state_dict()
+    save_weights(
+        {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}, path, about
+    )
 
 
 def load_module(module: nn.Module, path: Path) -> None:

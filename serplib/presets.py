@@ -63,6 +63,7 @@ class Finetune:
         head_widths: hidden layers, each with BatchNorm, ReLU and dropout.
         dropout: probability of a zero in the hidden layers.
         augment: as in `Corruption`.
+        label_smoothing: probability spread evenly over all classes in the target.
         freeze: train the head alone on a frozen encoder.
     """
 
@@ -70,6 +71,7 @@ class Finetune:
     head_widths: tuple[PositiveInt, ...] = (256, 256)
     dropout: NonNegativeFloat = 0.5
     augment: Augmentation = "none"
+    label_smoothing: NonNegativeFloat = 0.0
     freeze: bool = False
 
     def __post_init__(self) -> None:
@@ -155,9 +157,14 @@ LAPTOP = replace(
     transformer=replace(
         QUICK.transformer, num_centers=32, patch_size=32, encoder_depth=4, decoder_depth=2
     ),
-    pretrain_pointnet=Optim(epochs=6, batch_size=64, warmup_epochs=0.5),
-    pretrain_transformer=Optim(epochs=6, batch_size=64, warmup_epochs=0.5),
-    finetune=Finetune(Optim(epochs=30, batch_size=32, weight_decay=1e-2), (64,), 0.3),
+    pretrain_pointnet=Optim(epochs=6, batch_size=32, weight_decay=0.05, warmup_epochs=0.5),
+    pretrain_transformer=Optim(epochs=10, batch_size=32, weight_decay=0.05, warmup_epochs=0.5),
+    finetune=Finetune(
+        Optim(epochs=24, batch_size=32, weight_decay=0.05, warmup_epochs=1.0),
+        head_widths=(256, 128),
+        augment="scale_shift",
+        label_smoothing=0.2,
+    ),
 )
 
 PRESETS = {preset.name: preset for preset in (PAPER, AUTHORS_CODE, QUICK, LAPTOP)}

@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from serplib.families import Affine, Drop, Family, Outliers
 from serplib.geometry import farthest_point_sample, gather
 from serplib.perturbation import Perturbation, authors_normalize, scale_and_shift
 from serplib.validation import check_fields, expect
 
 Augmentation = Literal["none", "scale_shift"]
+Step = Literal["noise", "affine", "drop", "outliers"]
+
+
+class Corrupted(NamedTuple):
+    """Corrupted clouds and what the model must restore."""
+
+    points: Tensor  # (B, N, 3) corrupted
+    clean: Tensor  # (B, N, 3) the clean partner of each point; see `Corruption.target`
+    touched: Tensor  # (B, N) bool, True for points that were moved
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """How a pair (perturbed, clean) of clouds is made from a cloud of the data set.
+    """How a pair (corrupted, clean) of clouds is made from a cloud of the data set.
 
     Attributes:
-        perturbation: the noise itself (section 3.1).
+        perturbation: the paper's noise (section 3.1).
         augment: ``"none"`` or ``"scale_shift"`` (`perturbation.scale_and_shift`), before the noise.
         subsample: how ``num_points`` are picked from larger clouds: ``"fps"`` (section 4.1) or
             ``"random"``, another subset each time (the authors' code).
         num_points: N, points of a training cloud; smaller clouds are taken whole.
-        normalize_after: apply `perturbation.authors_normalize` to both clouds after the noise.
+        normalize_after: apply `perturbation.authors_normalize` to both clouds at the end.
+        steps: what happens to a cloud, in this order: ``"noise"`` is ``perturbation`` (the paper),
+            the others are the families of the same name.
+        affine, drop, outliers: see `families`.
+        target: ``"partners"``, the clean partner of each point, or ``"whole"``, the whole clean
+            cloud in its own order, for a loss that compares sets (SeRP-PointNet, ``cd-l2``); they
+            differ where points were dropped or replaced.
     """
 
     perturbation: Perturbation = Perturbation()
@@ -34,6 +50,11 @@ class Corruption:
     subsample: Literal["fps", "random"] = "fps"
     num_points: PositiveInt = 1024
     normalize_after: bool = False
+    steps: tuple[Step, ...] = ("noise",)
+    affine: Affine = Affine()
+    drop: Drop = Drop()
+    outliers: Outliers = Outliers()
+    target: Literal["partners", "whole"] = "partners"
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -52,11 +73,8 @@ class Pretext(nn.Module):
         self.model: Any = model
         self.corruption = corruption
 
-    def corrupt(self, points: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Turn clouds ``(B, M, 3)`` into perturbed and clean ones ``(B, N, 3)``.
-
-        The third result is ``(B, N)`` bool, True for the points of a perturbed patch.
-        """
+    def corrupt(self, points: Tensor, generator: torch.Generator) -> Corrupted:
+        """Turn clouds ``(B, M, 3)`` into corrupted and clean ones ``(B, N, 3)``."""
         expect(points, "B M 3")
         c = self.corruption
         if c.augment == "scale_shift":
@@ -68,10 +86,21 @@ class Pretext(nn.Module):
                 order = torch.rand(points.shape[:2], generator=generator, device=points.device)
                 index = order.argsort(dim=1, stable=True)[:, : c.num_points]  # (B, N)
             points = gather(points, index)  # (B, N, 3)
-        perturbed, touched, _ = c.perturbation(points, generator)
+        corrupted = clean = points  # (B, N, 3)
+        touched = torch.zeros_like(points[..., 0], dtype=torch.bool)  # (B, N)
+        for step in c.steps:
+            if step == "noise":
+                corrupted, now, _ = c.perturbation(corrupted, generator)
+            else:
+                family: Family = getattr(c, step)
+                corrupted, source, now = family(corrupted, generator)
+                touched = touched.gather(1, source)  # (B, N)
+                if c.target == "partners":
+                    clean = gather(clean, source)  # (B, N, 3)
+            touched = touched | now
         if c.normalize_after:
-            perturbed, points = authors_normalize(perturbed), authors_normalize(points)
-        return perturbed, points, touched
+            corrupted, clean = authors_normalize(corrupted), authors_normalize(clean)
+        return Corrupted(corrupted, clean, touched)
 
     def forward(
         self, points: Tensor, generator: torch.Generator, share: slice = slice(None)
@@ -82,5 +111,4 @@ class Pretext(nn.Module):
             share: the clouds of this process, where several processes share a batch. Each process
                 corrupts the whole batch, so that the noise does not depend on their number.
         """
-        perturbed, clean, touched = (part[share] for part in self.corrupt(points, generator))
-        return self.model.losses(perturbed, clean, touched)
+        return self.model.losses(*(part[share] for part in self.corrupt(points, generator)))

@@ -108,6 +108,7 @@ def finetune(
     optim: Optim,
     seed: int,
     augment: Augmentation = "none",
+    label_smoothing: float = 0.0,
     folder: Path | None = None,
     accelerator: Accelerator | None = None,
     *,
@@ -121,7 +122,7 @@ def finetune(
         train: labelled clouds.
         valid: picks the epoch, the first of equal ones; None keeps the last epoch.
         load_test: called once, after training: nothing before can depend on the test set.
-        augment: ``"none"`` or ``"scale_shift"``.
+        augment, label_smoothing: as in `presets.Finetune`.
         optim, seed, folder, accelerator, extend, identity: as in `pretrain`.
 
     Returns:
@@ -138,7 +139,7 @@ def finetune(
     data = {"train clouds": train.points, "train labels": train_labels}
     if valid is not None:
         data |= {"valid clouds": valid.points, "valid labels": _labels(valid, train)}
-    identity = {"augment": augment} | (identity or {})
+    identity = {"augment": augment, "label_smoothing": label_smoothing} | (identity or {})
     fuse(classifier)
     with start_loop(
         "fine-tuning", classifier, optim, seed, folder, accelerator, extend, identity, data
@@ -154,7 +155,7 @@ def finetune(
                 if augment == "scale_shift":
                     points = scale_and_shift(points, generator)
                 logits = loop.forward(points[loop.share])  # (B / processes, classes)
-                loss = F.cross_entropy(logits.float(), labels)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
                 lr = learning_rate(step, len(order), optim)
                 loop.optimizer_step(loss, step, lr)
                 loss_sum = loss_sum + loss.detach()

@@ -59,7 +59,7 @@ class TransformerConfig:
     positions_every_block: bool = False
     decoder_positions: bool = False
     normalize: Literal["center", "mean_std"] = "mean_std"
-    target_frame: Literal["own", "input"] = "input"
+    target_frame: Literal["own", "input", "cloud"] = "input"
     cls_std: NonNegativeFloat = 0.02
     cls_position_std: NonNegativeFloat = 0.02
     token_widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)
@@ -264,12 +264,12 @@ class SerpTransformer(nn.Module):
         if centers == "clean" and clean is None:
             raise ValueError("centers='clean' needs the clean clouds")
         predicted, patches = self(perturbed, perturbed if clean is None else clean)
-        if self.config.target_frame == "input":
+        if self.config.target_frame != "own":
             origin, scale = patches.origin, patches.scale
         else:  # the target's frame is unknown at test time: use the input's
             own = self.encoder.patches(perturbed)
             origin, scale = own.origin, own.scale
-        if centers == "clean":
+        if centers == "clean" and self.config.target_frame != "cloud":
             origin = origin + (patches.clean_centers - patches.centers)[:, :, None]
         return stitch(predicted, origin, scale)
 

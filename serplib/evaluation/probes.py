@@ -8,6 +8,7 @@ beside the untrained encoder of the same architecture, a strong baseline, and `h
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from serplib.seeding import named_generator
 from serplib.validation import expect
 
 HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the values to choose from
-    "svm": ("c", (0.001, 0.01, 0.1, 1.0)),  # linear
+    "svm": ("c", (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),  # linear
     "knn": ("k", (1, 3, 5, 10, 20)),  # cosine distance
     "linear": ("c", (0.01, 0.1, 1.0)),  # "MLP-linear" of the literature: one layer, cross-entropy
     "mlp3": ("decay", (1e-4, 1e-2, 1.0)),  # "MLP-3": three layers
@@ -141,21 +142,20 @@ def probe(
     """
     if unknown := [head for head in heads if head not in HEADS]:
         raise ValueError(f"heads has {unknown}, wanted some of {list(HEADS)}")
-    fit, valid = hold_out(train, valid_fraction, seed)
-    fit_features, valid_features = (embed(part.points).numpy() for part in (fit, valid))
+    encoded = replace(train, points=embed(train.points))  # (S, D)
+    fit, valid = hold_out(encoded, valid_fraction, seed)
     chosen = {}
     for name in heads:
         options = [o for o in HEADS[name][1] if name != "knn" or o <= len(fit)]
         scores = [
             build_head(name, o, seed)
-            .fit(fit_features, fit.labels)
-            .score(valid_features, valid.labels)
+            .fit(fit.points.numpy(), fit.labels)
+            .score(valid.points.numpy(), valid.labels)
             for o in options
         ]
         chosen[name] = options[scores.index(max(scores))]
-    train_features = embed(train.points).numpy()
     fitted = {
-        name: build_head(name, setting, seed).fit(train_features, train.labels)
+        name: build_head(name, setting, seed).fit(encoded.points.numpy(), train.labels)
         for name, setting in chosen.items()
     }
     test = load_test()

@@ -185,7 +185,7 @@ def finetune(
     with _accelerator(mixed_precision, tracker, folder, run) as accelerator:
         history, result = training.finetune(
             classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
-            Path(folder) / "checkpoint", accelerator,
+            tuning.label_smoothing, Path(folder) / "checkpoint", accelerator,
         )  # fmt: skip
     metrics, test = {"test": result}, load_test()
     if robustness:
@@ -208,6 +208,7 @@ def probe(
     train_shapes: int = 512,
     test_shapes: int = 0,
     data_seed: int = 0,
+    labels_per_class: int = 0,
     heads: list[str] | tuple[str, ...] = ("svm", "knn"),
     few_shot: bool = False,
     encoder: str = "",
@@ -219,6 +220,7 @@ def probe(
 
     Args:
         model: also ``"handmade"``, features that need no network.
+        labels_per_class: as in `finetune`, and the same clouds for the same seed.
         heads: names in `probes.HEADS`.
         few_shot: also 5 and 10 way, 10 and 20 shot episodes. For the others see the module.
 
@@ -234,6 +236,8 @@ def probe(
         body = _encoder(settings, model, seed, encoder)
         embed = partial(probes.features, body.to("cuda" if torch.cuda.is_available() else "cpu"))
     train = load(dataset, "train", num_shapes=train_shapes or None, seed=data_seed)
+    if labels_per_class:
+        train = few_labels(train, labels_per_class, seed)
     load_test = cache(partial(load, dataset, "test", test_shapes or None, seed=data_seed))
     found = probes.probe(embed, train, load_test, seed, heads=tuple(heads))
     test = load_test()

@@ -82,13 +82,25 @@ def execute_notebook(
         )
 
 
-def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
+def _take_from_another_suite(run: Run, about: dict) -> bool:
+    """Copy a finished run with the same hash, which another suite has executed."""
+    for path in run.folder.parent.parent.glob(f"*/*-{run.folder.name[-8:]}/record.json"):
+        record = records.read_json(path)
+        if record.get("run", {}).get("hash") == run.hash:
+            shutil.copytree(path.parent, run.folder, dirs_exist_ok=True)
+            records.write_json(run.folder / "record.json", record | {"run": about})
+            return True
+    return False
+
+
+def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = True) -> dict:
     """Execute one run with papermill, unless it is finished; a failed notebook raises nothing.
 
     Args:
         run: the run.
         threads: CPU threads of its kernel.
         parent: the outcome of its parent.
+        share: take the run from another suite that has finished it.
 
     Returns:
         ``name``, ``seed``, ``state`` (``"done"``, ``"kept"``, ``"failed"`` or ``"not run"``),
@@ -108,12 +120,6 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
         return ended("not run", f"its parent {run.parent.name} failed")
     if run.finished():
         return ended("kept")
-    run.folder.mkdir(parents=True, exist_ok=True)
-    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    # Waiting OpenMP threads that spin for long take the core of the thread they wait for; threads
-    # that never spin double the time of a small Transformer's step. So they spin briefly.
-    variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
-    variables |= process_environment()
     about = {
         "suite": run.suite,
         "profile": run.profile,
@@ -122,6 +128,14 @@ def run_one(run: Run, threads: int, parent: dict | None = None) -> dict:
         "parent": run.parent.hash if run.parent else None,
         **run.about,
     }
+    if share and _take_from_another_suite(run, about):
+        return ended("kept")
+    run.folder.mkdir(parents=True, exist_ok=True)
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+    # Waiting OpenMP threads that spin for long take the core of the thread they wait for; threads
+    # that never spin double the time of a small Transformer's step. So they spin briefly.
+    variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
+    variables |= process_environment()
     parameters = {**run.parameters, "run": about, "folder": str(run.folder)}
     if run.parent:
         parameters["encoder"] = run.encoder
@@ -151,7 +165,7 @@ def execute(
             for one a core, or one on a GPU.
         scheduler: address of a running Dask scheduler; None starts workers on this machine.
         on_outcome: called with each outcome.
-        fresh: delete the folders of the runs first.
+        fresh: delete the folders of the runs first, and take nothing from other suites.
 
     Returns:
         The outcomes (see `run_one`) in the order of completion.
@@ -194,7 +208,13 @@ def execute(
                 for order, run in enumerate(runs):
                     up = futures.get(run.parent.hash) if run.parent else None
                     futures[run.hash] = client.submit(
-                        run_one, run, threads, up, key=f"{run.name}-{run.hash}", priority=-order
+                        run_one,
+                        run,
+                        threads,
+                        up,
+                        not fresh,
+                        key=f"{run.name}-{run.hash}",
+                        priority=-order,
                     )
                 for future in as_completed(futures.values()):
                     try:

@@ -124,6 +124,16 @@ def test_target_frame_input_normalises_the_target_by_the_corrupted_patch():
     assert ((own.inputs - own.targets) * own.scale - noise).abs().max() > 1e-3
 
 
+def test_target_frame_cloud_leaves_the_targets_where_they_were():
+    points, clean = twins()
+    p = make_patches(points, 8, 16, clean, "mean_std", "cloud")
+    assert p.targets.equal(gather(clean, p.index))
+    assert p.inputs.equal(make_patches(points, 8, 16, clean, "mean_std", "own").inputs)
+    assert stitch(p.targets, p.origin, p.scale).equal(p.targets.flatten(1, 2))
+    half = make_patches(points.float(), 8, 16, clean.float(), "center", "cloud")
+    assert half.origin.shape == (len(points), 8, 1, 3) and half.scale.eq(1).all()
+
+
 @pytest.mark.parametrize("frame", ["own", "input"])
 @pytest.mark.parametrize("normalize", ["center", "mean_std"])
 def test_patches_do_not_know_where_they_are(normalize, frame):

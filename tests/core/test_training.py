@@ -631,6 +631,24 @@ def test_clouds_without_labels_are_refused():
         finetune(classifier(), bare, None, lambda: clouds(4), OPTIM, 0)
 
 
+def test_label_smoothing_is_that_of_torch(monkeypatch):
+    seen = []
+    loss = torch.nn.functional.cross_entropy
+
+    def spy(logits, labels, **more):
+        seen.append(more)
+        return loss(logits, labels, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", spy)
+    plain, smooth = classifier(), classifier()
+    tune(plain, valid=False)
+    assert {entry["label_smoothing"] for entry in seen} == {0.0}
+    seen.clear()
+    tune(smooth, valid=False, label_smoothing=0.2)
+    assert {entry["label_smoothing"] for entry in seen} == {0.2}
+    assert not same(copied(plain), copied(smooth))
+
+
 def test_an_unknown_augmentation_is_refused_and_not_ignored():
     with pytest.raises(ValueError, match="augment is 'flip'"):
         tune(classifier(), augment="flip")

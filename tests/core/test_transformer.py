@@ -491,6 +491,17 @@ def test_a_perfect_network_restores_the_clean_cloud(normalize):
     torch.testing.assert_close(model.restore(perturbed), wanted, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("centers", ["corrupted", "clean"])
+def test_a_perfect_network_restores_the_frame_of_the_cloud(centers):
+    """A cloud turned and shifted as a whole: targets in the clean frame need no origin."""
+    perturbed, clean, _ = twins()
+    model = tiny(target_frame="cloud")
+    patches = model.encoder.patches(2 * perturbed + 1, clean)
+    model.forward = lambda *_: (patches.targets, patches)
+    wanted = gather(clean, patches.index.flatten(1))
+    assert model.restore(2 * perturbed + 1, clean, centers).equal(wanted)
+
+
 def test_clean_centers_hand_the_true_ones_over():
     """The authors' figure: a network that predicts nothing still draws c true points."""
     perturbed, clean, _ = twins()

@@ -227,6 +227,28 @@ def test_the_settings_of_kernels_leave_this_process_alone(project, monkeypatch):
     assert runner.process_environment().items() <= inside.items()
 
 
+def test_a_run_that_another_suite_has_finished_is_taken_from_it(project, monkeypatch):
+    write_suite(project, changed(pre={"label": "its label"}), "other")
+    ours, theirs = (suites.plan(name, seeds=1)[0] for name in ("tiny", "other"))
+    assert ours.hash == theirs.hash and ours.folder != theirs.folder
+    monkeypatch.setattr(runner, "execute_notebook", lambda *a, **k: pytest.fail("executed"))
+    theirs.folder.mkdir(parents=True)
+    (theirs.folder / "encoder.safetensors").write_bytes(b"weights")
+    record = {"metrics": {"x": 1}, "run": {"suite": "other", "hash": "another"}}
+    records.write_json(theirs.folder / "record.json", record)
+    with pytest.raises(pytest.fail.Exception):  # another hash: not the same run
+        runner.run_one(ours, 1)
+    record["run"]["hash"] = theirs.hash
+    records.write_json(theirs.folder / "record.json", record)
+    with pytest.raises(pytest.fail.Exception):  # the user asked for a fresh run
+        runner.run_one(ours, 1, share=False)
+    assert runner.run_one(ours, 1)["state"] == "kept"
+    taken = records.read_json(ours.folder / "record.json")
+    assert taken["metrics"] == {"x": 1} and taken["run"]["suite"] == "tiny"
+    assert taken["run"]["name"] == "pre" and taken["run"].get("label") != "its label"
+    assert Path(ours.folder / "encoder.safetensors").read_bytes() == b"weights"
+
+
 def test_unknown_suite_profile_and_yaml(project):
     with pytest.raises(suites.SuiteError, match="tiny"):
         suites.plan("no-such")
