@@ -74,7 +74,7 @@ def test_run_list_names_the_suites():
 
 
 def test_doctor_is_content_here():
-    states = {f.what: f.state for f in doctor.examine()}
+    states = {what: finding.state for what, finding in doctor.examine().items()}
     assert "problem" not in states.values(), states
     assert ask("doctor").exit_code == 0
 
@@ -211,14 +211,14 @@ FAULTS = {
 @pytest.mark.parametrize("planted", FAULTS)
 def test_doctor_finds_a_planted_fault_and_names_the_fix(planted, monkeypatch, tmp_path):
     plant, (what, state, detail, fix) = FAULTS[planted]
-    before = {f.what: f.state for f in doctor.examine()}
+    before = {name: finding.state for name, finding in doctor.examine().items()}
     if before[what] != "ok":
         pytest.skip(f"{what} is a {before[what]} here without any planting")
     plant(monkeypatch, tmp_path)
-    found = {f.what: f for f in doctor.examine()}
+    found = doctor.examine()
     assert found[what].state == state
     assert detail in found[what].detail and fix in found[what].fix
-    others = {f.what: f.state for f in found.values() if f.what != what}
+    others = {name: finding.state for name, finding in found.items() if name != what}
     assert others == {name: state for name, state in before.items() if name != what}
     done = ask("doctor")
     assert done.exit_code == (1 if state == "problem" else 0)
