@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from serplib.data.common import Clouds, absolute_path
+from serplib.experiments.identity import digest
 
 RECORD_VERSION = 1
 _PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "scikit-learn", "numba", "papermill")
@@ -178,6 +179,7 @@ def make(
             "num_points": clouds.points.shape[1],
             "num_classes": len(clouds.classes),
             "checksum": clouds.checksum,
+            **({} if clouds.labels is None else {"labels": digest(clouds.labels)}),  # their order
         }
         for role, clouds in data.items()
     }

@@ -54,6 +54,7 @@ def label_of(record: dict[str, Any]) -> str:
 # ---- numbers -----------------------------------------------------------------------------------
 
 _GAIN = ("gain", "low", "high", "verdict", "shapes_low", "shapes_high", "significant")
+_COLUMNS = ("label", "mean", "sd", "seeds", "pairs", "gain_text", "unpaired", *_GAIN)
 _HEADS = {"kNN": "knn", "one layer": "linear", "three layers": "mlp3"}
 
 
@@ -74,16 +75,22 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
         ours, base = ({seed: 100 * a for seed, a in by_seed(g, "accuracy").items()} for g in pair)
         mean, sd = mean_sd(list(ours.values()))
         row = {"label": label_of(group[0]), "mean": mean, "sd": sd, "seeds": len(ours), "pairs": 0}
-        row |= {"gain_text": "", **dict.fromkeys(_GAIN, math.nan)}
+        row |= {"gain_text": "", "unpaired": "", **dict.fromkeys(_GAIN, math.nan)}
         if gain := paired_gain(ours, base):
             seeds = sorted(ours.keys() & base.keys())
-            bits = [by_seed(g, "correct") for g in pair]
-            right, base_right = ([unpack_bits(b[seed]) for seed in seeds] for b in bits)
             interval = " [{low:+.2f}, {high:+.2f}]" if gain["n"] > 1 else ", one seed:"
-            shapes = bootstrap_gain(right, base_right)
-            row |= gain | {
+            row |= {
+                **{key: gain[key] for key in ("gain", "low", "high", "verdict")},
                 "pairs": gain["n"],
                 "gain_text": ("{gain:+.2f}" + interval + " {verdict}").format(**gain),
+                "unpaired": _unpaired([r for r in pair[0] + pair[1]
+                                       if r["parameters"]["seed"] in seeds]),
+            }  # fmt: skip
+        if row["pairs"] and not row["unpaired"]:
+            bits = [by_seed(g, "correct") for g in pair]
+            right, base_right = ([unpack_bits(b[seed]) for seed in seeds] for b in bits)
+            shapes = bootstrap_gain(right, base_right)
+            row |= {
                 "shapes_low": 100 * shapes["low"],
                 "shapes_high": 100 * shapes["high"],
                 "significant": sum(mcnemar(a, b)["p"] < 0.05 for a, b in zip(right, base_right)),
@@ -91,10 +98,19 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
         yield name, group, row
 
 
+def _unpaired(found: Records) -> str:
+    """Say why bit i of ``correct`` is not the same shape in all records; an empty text if it is."""
+    for key in ("name", "checksum", "num_shapes", "labels"):
+        values = {r["data"]["test"][key] for r in found if key in r["data"]["test"]}
+        if len(values) > 1:
+            return f"{key.replace('_', ' ')} of the test set: {_listed(values)}"
+    subsets = {r["parameters"]["data_seed"] for r in found if r["parameters"].get("test_shapes")}
+    return f"data_seed of the subset: {_listed(subsets)}" if len(subsets) > 1 else ""
+
+
 def _frame(rows: dict[str, dict]) -> pd.DataFrame:
     """Build a frame from rows by name; an empty one has the columns of a gain, too."""
-    columns = ["label", "mean", "sd", "seeds", "pairs", "gain_text", *_GAIN]
-    return pd.DataFrame.from_dict(rows, orient="index") if rows else pd.DataFrame(columns=columns)
+    return pd.DataFrame.from_dict(rows, orient="index") if rows else pd.DataFrame(columns=_COLUMNS)
 
 
 def _few_first(group: str) -> tuple[float, str]:
@@ -113,7 +129,9 @@ def accuracy(found: Records) -> pd.DataFrame:
         common seeds), of `significance.paired_gain`, and as ``gain_text``; the interval over test
         shapes ``shapes_low`` to ``shapes_high``; ``significant``, the seeds where McNemar's test
         has p < 0.05; ``group``; the paper's figure ``published`` and ``corrected``; ``size``,
-        preset and epochs. Without a variant from scratch ``pairs`` is 0 and the gain is nan.
+        preset and epochs. Without a variant from scratch ``pairs`` is 0 and the gain is nan. Where
+        the two were tested on different shapes, or in another order, ``unpaired`` says so, and the
+        interval over shapes and ``significant`` are nan.
     """
     rows = {}
     for name, group, row in _compared(found, "test", ""):
@@ -322,14 +340,17 @@ def summarize(found: Records) -> Summary:
         shown |= _robustness_tables(robust, title, _ROBUSTNESS)
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
-    notes = _notes(found, fine_tuned, restored, robust)
+    notes = _notes(found, fine_tuned, frozen, restored, robust)
     return Summary(fine_tuned, shown, notes, environment_line(found))
 
 
 def _notes(
-    found: Records, fine_tuned: pd.DataFrame, restored: pd.DataFrame, robust: pd.DataFrame
-) -> list[str]:
+    found: Records, fine_tuned: pd.DataFrame, frozen: pd.DataFrame, restored: pd.DataFrame,
+    robust: pd.DataFrame,
+) -> list[str]:  # fmt: skip
     """List what a reader of these tables has to know."""
+    unpaired = [f"{row.label!s} ({row.unpaired!s})" for frame in (fine_tuned, frozen)
+                for row in frame.itertuples() if row.unpaired]  # fmt: skip
     metrics = set().union(*(r["metrics"] for r in found))
     tests = [r["data"]["test"] for r in found if "test" in r["data"]]
     others = {test["name"] for test in tests} - {"modelnet40"}
@@ -350,6 +371,9 @@ def _notes(
          "the test set. The gain is paired by seed. Its 95 % interval (Student's t over seeds) "
          "decides whether it is significant. The bootstrap interval over test shapes and McNemar's "
          "test in each seed vary the test shapes only: they say nothing about another seed."),
+        (unpaired,
+         "No interval over shapes and no McNemar's test where variants were tested on different "
+         f"shapes or in another order: {'; '.join(unpaired)}."),
         (not fine_tuned.empty and fine_tuned["published"].notna().any(),
          f"'Corrected' is the paper's figure over {TEST_SHAPES:,} shapes: its authors' code "
          f"divides by {DIVISOR:,}."),
