@@ -1,6 +1,7 @@
 """The command line: exit status, one-line errors, and what the doctor finds."""
 
 import json
+import runpy
 from types import SimpleNamespace
 
 import pytest
@@ -116,6 +117,14 @@ def _load_fails(error):
     return _put(accel, "_load", lambda name: (None, error))
 
 
+def _no_cache(patch, folder):
+    """Numba finds no folder for its cache: the text about it is made at the import."""
+    patch.setattr(cpu.numba_ops, "cached", False)
+    imported = runpy.run_path(cpu.__file__)
+    for name in ("CAVEAT", "FIX"):
+        patch.setattr(cpu, name, imported[name])
+
+
 def _read_only(patch, folder):
     writable = doctor._writable
     patch.setattr(doctor, "_writable", lambda path: path != project_root() and writable(path))
@@ -165,7 +174,7 @@ FAULTS = {
         ("Numba", "note", "broken: AttributeError", "set SERP_FAST=0"),
     ),
     "Numba without a cache": (
-        lambda patch, folder: patch.setattr(cpu.numba_ops, "cached", False),
+        _no_cache,
         ("Numba", "note", "no writable folder", "NUMBA_CACHE_DIR"),
     ),
     "Numba switched off": (
