@@ -131,7 +131,7 @@ def test_probing_is_its_library_calls(pretrained, tmp_path, pretrained_encoder):
 @pytest.mark.parametrize("pipeline", [pipelines.pretrain, pipelines.finetune])
 def test_a_longer_schedule_goes_on_knowingly_and_is_recorded(pipeline, tmp_path):
     small = {"valid_shapes": 4} if pipeline is pipelines.pretrain else {"test_shapes": 8}
-    given = {"model": "pointnet", "train_shapes": 24, "folder": str(tmp_path), **small}
+    given = {"model": "pointnet", "train_shapes": 60, "folder": str(tmp_path), **small}
     kind = "pretrain_pointnet" if pipeline is pipelines.pretrain else "finetune.optim"
     changes = [CHANGES | {f"{kind}.epochs": epochs} for epochs in (1, 2)]
     first, _ = pipeline(changes=changes[0], **given)
