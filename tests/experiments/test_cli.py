@@ -175,7 +175,7 @@ FAULTS = {
     ),
     "Numba without a cache": (
         _no_cache,
-        ("Numba", "note", "no writable folder", "NUMBA_CACHE_DIR"),
+        ("Numba", "note", "no writable cache folder", "NUMBA_CACHE_DIR"),
     ),
     "Numba switched off": (
         _put(accel, "_enabled", False),

@@ -31,7 +31,10 @@ WORK = {  # pipeline and arguments: small, and yet above 300 MiB
         "train_shapes": 192, "test_shapes": 64,
         "changes": {"finetune.optim.epochs": 2, "finetune.optim.batch_size": 64},
     },
-    "probe": {"train_shapes": 512, "test_shapes": 256, "changes": {"pointnet.widths": [64, 128, 1024]}},
+    "probe": {
+        "train_shapes": 512, "test_shapes": 256,
+        "changes": {"pointnet.widths": [64, 128, 1024]},
+    },
 }  # fmt: skip
 
 
