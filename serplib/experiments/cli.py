@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-
-if TYPE_CHECKING:
-    from serplib.experiments.report import Report
 
 app = typer.Typer(
     help="Build, run and report SeRP and VASP.",
@@ -30,10 +29,19 @@ Seeds = Annotated[int | None, typer.Option(help="number of seeds, from the first
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
-def _refuse(error: Exception) -> typer.Exit:
+def _refuse(error: Exception | str) -> typer.Exit:
     """Print a wrong request's one-line error and return the exit with status 2."""
     print(f"serp: {error}", file=sys.stderr)
     return typer.Exit(2)
+
+
+@contextmanager
+def _one_line(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn an error of these kinds, of a wrong request, into one line and exit status 2."""
+    try:
+        yield
+    except kinds as error:
+        raise _refuse(error) from None
 
 
 @app.command()
@@ -42,10 +50,10 @@ def doctor() -> None:
     from serplib.experiments.doctor import examine
 
     findings = examine()
-    for finding in findings:
-        fix = f" [dim]-> {escape(finding.fix)}[/]" if finding.fix else ""
-        console.print(f"{_MARKS[finding.state]:>8} {finding.what}: {escape(finding.detail)}{fix}")
-    if any(finding.state == "problem" for finding in findings):
+    for what, (state, detail, fix) in findings.items():
+        advice = f" [dim]-> {escape(fix)}[/]" if fix else ""
+        console.print(f"{_MARKS[state]:>8} {what}: {escape(detail)}{advice}")
+    if any(finding.state == "problem" for finding in findings.values()):
         raise typer.Exit(1)
 
 
@@ -56,10 +64,9 @@ def data_list() -> None:
 
     table = Table("name", "what", "licence", "found")
     for row in describe():
-        where = str(row["where"]) if row["found"] else "not found: see datasets/README.md"
-        table.add_row(
-            *(escape(str(row[key])) for key in ("name", "what", "licence")), escape(where)
-        )
+        where = row["where"] if row["found"] else "not found: see datasets/README.md"
+        cells = row["name"], row["what"], row["licence"], where
+        table.add_row(*(escape(str(cell)) for cell in cells))
     console.print(table)
 
 
@@ -69,11 +76,9 @@ def data_check(name: str) -> None:
     from serplib.data import DataError
     from serplib.data.check import check
 
-    try:
+    with _one_line(DataError):
         for fact in check(name):
             console.print(f"[green]ok[/] {escape(fact)}")
-    except DataError as error:
-        raise _refuse(error) from None
 
 
 @data_app.command("make")
@@ -88,11 +93,9 @@ def data_make(
     from serplib.data import DataError
     from serplib.data.write import write_h5
 
-    try:
+    with _one_line(DataError, ValueError, OSError):
         for path in write_h5(name, out, num_shapes, num_points, seed):
             console.print(str(path))
-    except (DataError, ValueError, OSError) as error:
-        raise _refuse(error) from None
 
 
 @app.command()
@@ -116,12 +119,10 @@ def run(
             content = suites.load(name)
             console.print(f"{name} ({', '.join(content['profiles'])}): {content['title']}")
         return
-    try:
+    with _one_line(ValueError, OSError):
         runs = suites.plan(suite, profile, seeds)
         if workers is not None and workers < 1:
-            raise suites.SuiteError(f"workers is {workers}, wanted >= 1")
-    except suites.SuiteError as error:
-        raise _refuse(error) from None
+            raise ValueError(f"workers is {workers}, wanted >= 1")
     todo = sum(not (resume and item.finished()) for item in runs)
     console.print(
         f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before"
@@ -130,12 +131,9 @@ def run(
 
     def show(outcome: dict) -> None:
         bar.update()
-        bar.set_postfix_str(f"{outcome['name']} seed {outcome['seed']} {outcome['state']}")
-        if outcome["state"] in ("failed", "not run"):
-            bar.write(
-                f"{outcome['state']}: {outcome['name']} seed {outcome['seed']}: "
-                f"{outcome['message']} ({outcome['notebook']})"
-            )
+        bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome))
+        if line := report.failure(outcome):
+            bar.write(f"{line} ({outcome['notebook']})")
 
     try:
         outcomes = runner.execute(runs, workers, scheduler, show, fresh=not resume)
@@ -153,7 +151,7 @@ def run(
             written.path.with_name("report.ipynb"),
             {"suite": suite, "profile": runs[0].profile, "committed": False},
         )
-    _print(written)
+    typer.echo(written.to_text(_width()))
     if written.failed:
         raise typer.Exit(1)
 
@@ -174,7 +172,7 @@ def report_command(
     if keep:
         path = report.keep(suite, chosen, found)
         typer.echo(f"records kept in {path}; 'make results' writes the results page")
-    _print(report.write(suite, chosen, found, []))
+    typer.echo(report.write(suite, chosen, found, []).to_text(_width()))
 
 
 @app.command("verify")
@@ -190,15 +188,13 @@ def verify_command(
     from serplib.experiments import records, render, verify
 
     chosen, found = _finished(suite, profile, seeds)
-    try:
+    with _one_line(ValueError, OSError):
         committed = records.read_suite(f"{suite}-{chosen}")["records"]
-    except (OSError, ValueError) as error:
-        raise _refuse(error) from None
     result = verify.compare(found, committed)
     for note in result.notes:
         typer.echo(note)
     if result.agrees is None:
-        raise _refuse(ValueError("nothing could be compared"))
+        raise _refuse("nothing could be compared")
     typer.echo(render.table_to_text(result.table, _width()))
     differing = (result.table["result"] == "differs").sum()
     typer.echo(f"{differing} of {len(result.table)} comparisons differ (p < {verify.LEVEL}, Holm)")
@@ -210,22 +206,15 @@ def _finished(suite: str, profile: str | None, seeds: int | None) -> tuple[str, 
     """Return the profile and the records of the finished runs of a suite; exit without any."""
     from serplib.experiments import suites
 
-    try:
+    with _one_line(ValueError, OSError):
         runs = suites.plan(suite, profile, seeds)
-        found = suites.gather_records(runs)
-    except (suites.SuiteError, ValueError) as error:
-        raise _refuse(error) from None
-    if not found:
-        raise _refuse(ValueError(f"no finished run of {suite!r}: 'serp run {suite}' first"))
-    return runs[0].profile, found
+        if found := suites.gather_records(runs):
+            return runs[0].profile, found
+        raise ValueError(f"no finished run of {suite!r}: 'serp run {suite}' first")
 
 
 def _width() -> int:
     return max(80, shutil.get_terminal_size().columns)
-
-
-def _print(report: Report) -> None:
-    typer.echo(report.to_text(_width()))
 
 
 @app.callback()

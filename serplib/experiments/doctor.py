@@ -6,21 +6,18 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from serplib import accel
-from serplib.experiments.records import environment, project_root
+from serplib.experiments.records import environment, project_root, version_of
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One check: what was checked, its state (``ok``, ``note`` or ``problem``), and the fix."""
+class Finding(NamedTuple):
+    """The result of a check: its state (``ok``, ``note`` or ``problem``), and the fix."""
 
-    what: str
     state: str
     detail: str
     fix: str = ""
@@ -30,25 +27,33 @@ _COURSE = ("jupyterlab", "ipykernel", "ipywidgets", "plotly", "anywidget", "pape
            "distributed")  # fmt: skip
 
 
-def examine() -> list[Finding]:
-    """Check versions, device, Jupyter kernel, data and disks."""
-    return [_python(), _torch(), _device(), _numba(), _course_packages(), _kernel(),
-            _environment(), _data(), _disk(), _temporary()]  # fmt: skip
+def examine() -> dict[str, Finding]:
+    """Check versions, device, Jupyter kernel, data and disks: what was checked to the result."""
+    return {
+        "Python": _python(),
+        "torch": _torch(),
+        "device": _device(),
+        "Numba": _numba(),
+        "course packages": _course_packages(),
+        "kernel": _kernel(),
+        "environment": _environment(),
+        "data": _data(),
+        "disk": _disk(),
+        "temporary files": _temporary(),
+    }
 
 
 def _python() -> Finding:
     version = "{}.{}.{}".format(*sys.version_info[:3])
     if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever Python there is
-        fix = "install Python 3.11 or later, then 'make setup'"
-        return Finding("Python", "problem", version, fix)
-    return Finding("Python", "ok", version)
+        return Finding("problem", version, "install Python 3.11 or later, then 'make setup'")
+    return Finding("ok", version)
 
 
 def _torch() -> Finding:
-    major, minor = (int(part) for part in torch.__version__.split(".")[:2])
-    if (major, minor) < (2, 6):
-        return Finding("torch", "problem", torch.__version__, "pip install 'torch>=2.6'")
-    return Finding("torch", "ok", torch.__version__)
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+        return Finding("problem", torch.__version__, "pip install 'torch>=2.6'")
+    return Finding("ok", torch.__version__)
 
 
 def _device() -> Finding:
@@ -59,54 +64,45 @@ def _device() -> Finding:
             torch.zeros(1, device="cuda").add_(1).item()
         except RuntimeError as error:
             fix = "install the torch build for your CUDA driver, or hide it: CUDA_VISIBLE_DEVICES="
-            return Finding("device", "problem", f"{detail}: {error}".splitlines()[0], fix)
-    return Finding("device", "ok", detail)
+            return Finding("problem", f"{detail}: {error}".splitlines()[0], fix)
+    return Finding("ok", detail)
 
 
 def _numba() -> Finding:
     status = accel.status("cpu")
-    return Finding("Numba", "note" if status.fix else "ok", status.detail, status.fix)
+    return Finding("note" if status.fix else "ok", status.detail, status.fix)
 
 
 def _course_packages() -> Finding:
-    versions: dict[str, str] = {}
-    for name in _COURSE:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    missing = [name for name in _COURSE if name not in versions]
-    if missing:
-        return Finding("course packages", "problem", f"missing: {', '.join(missing)}", "make setup")
-    detail = ", ".join(f"{name} {version}" for name, version in versions.items())
-    return Finding("course packages", "ok", detail)
+    versions = {name: version_of(name) for name in _COURSE}
+    if missing := [name for name, version in versions.items() if version is None]:
+        return Finding("problem", f"missing: {', '.join(missing)}", "make setup")
+    return Finding("ok", ", ".join(f"{name} {version}" for name, version in versions.items()))
 
 
 def _kernel() -> Finding:
     try:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
     except ImportError:
-        return Finding("kernel", "problem", "jupyter_client is not installed", "make setup")
+        return Finding("problem", "jupyter_client is not installed", "make setup")
     try:
         python = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except NoSuchKernel:
-        fix = "python -m ipykernel install --sys-prefix"
-        return Finding("kernel", "problem", "no kernel 'python3'", fix)
+        return Finding("problem", "no kernel 'python3'", "python -m ipykernel install --sys-prefix")
     if python in ("python", "python3", f"python3.{sys.version_info[1]}"):
         python = sys.executable  # without a folder: the Python that starts the kernel
     found = shutil.which(python)
     if found is None or os.path.realpath(found) != os.path.realpath(sys.executable):
         fix = "this environment's python -m ipykernel install --sys-prefix --name python3"
-        return Finding("kernel", "problem", f"'python3' starts {python}, not {sys.executable}", fix)
-    return Finding("kernel", "ok", "'python3' starts this environment")
+        return Finding("problem", f"'python3' starts {python}, not {sys.executable}", fix)
+    return Finding("ok", "'python3' starts this environment")
 
 
 def _environment() -> Finding:
-    names = [name for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)]
-    if names:
+    if names := [name for name in ("PYTHONPATH", "PYTHONHOME") if os.environ.get(name)]:
         fix = "unset it if imports find the wrong packages"
-        return Finding("environment", "note", f"{', '.join(names)} is set", fix)
-    return Finding("environment", "ok", "no PYTHONPATH, no PYTHONHOME")
+        return Finding("note", f"{', '.join(names)} is set", fix)
+    return Finding("ok", "no PYTHONPATH, no PYTHONHOME")
 
 
 def _data() -> Finding:
@@ -115,13 +111,12 @@ def _data() -> Finding:
 
     root = data_folder()
     if root and not root.is_dir():
-        detail = f"SERP_DATA={root} is no folder"
-        return Finding("data", "problem", detail, "correct it, or unset it")
+        return Finding("problem", f"SERP_DATA={root} is no folder", "correct it, or unset it")
     found = f"found: {', '.join(str(row['name']) for row in describe() if row['found'])}"
     if root and not _writable(root):
         fix = "link its data sets into a folder of your own: prepared clouds are cached beside them"
-        return Finding("data", "note", f"{found}; {root} is read-only", fix)
-    return Finding("data", "ok", found, "serp data list shows the others")
+        return Finding("note", f"{found}; {root} is read-only", fix)
+    return Finding("ok", found, "serp data list shows the others")
 
 
 def _writable(folder: Path) -> bool:
@@ -132,12 +127,10 @@ def _writable(folder: Path) -> bool:
 def _disk() -> Finding:
     root = project_root()
     if not _writable(root):
-        fix = "clone the project where you may write"
-        return Finding("disk", "problem", f"{root} is read-only", fix)
-    free = shutil.disk_usage(root).free / 2**30
-    if free < 1:
-        return Finding("disk", "problem", f"{free:.1f} GiB free", "free some: runs/ may be deleted")
-    return Finding("disk", "ok", "writable, room enough")
+        return Finding("problem", f"{root} is read-only", "clone the project where you may write")
+    if (free := shutil.disk_usage(root).free / 2**30) < 1:
+        return Finding("problem", f"{free:.1f} GiB free", "free some: runs/ may be deleted")
+    return Finding("ok", "writable, room enough")
 
 
 def _temporary() -> Finding:
@@ -148,5 +141,5 @@ def _temporary() -> Finding:
             file.flush()
     except OSError as error:
         fix = "free some space there, or set TMPDIR to a writable folder"
-        return Finding("temporary files", "problem", str(error), fix)
-    return Finding("temporary files", "ok", tempfile.gettempdir())
+        return Finding("problem", str(error), fix)
+    return Finding("ok", tempfile.gettempdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from itertools import cycle
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -51,11 +52,9 @@ def _draw_losses(axes: Axes, trained: dict[str, Records]) -> None:
     """Draw validation losses relative to epoch 1, and dashed the loss of copying the input."""
     for color, (name, group) in zip(cycle(COLORS), trained.items()):
         for i, record in enumerate(group):
-            loss = [entry["valid_total"] for entry in record["history"]]
-            axes.plot(range(1, len(loss) + 1), [value / loss[0] for value in loss], color=color,
-                      label=name if i == 0 else None)  # fmt: skip
-        copy = _copy_loss(group[0])
-        if copy:
+            loss = pd.DataFrame(record["history"])["valid_total"]
+            axes.plot(loss.index + 1, loss / loss[0], color=color, label=None if i else name)
+        if copy := _copy_loss(group[0]):
             axes.axhline(copy / group[0]["history"][0]["valid_total"], color=color, dashes=(4, 3))
     axes.set(xlabel="epoch", ylabel="validation loss / that of epoch 1 (dashed: copying)")
     axes.set_ylim(0, 1.6)  # copying may cost many times that
@@ -85,9 +84,8 @@ def _name_rows(axes: Axes, names: list[str]) -> None:
 
 def _curves(points: list[tuple[str, int, float]]) -> pd.DataFrame:
     """Build the frame of `_draw_curves` from (label, x, value between 0 and 1)."""
-    return pd.DataFrame(points, columns=["label", "x", "percent"]).assign(
-        percent=lambda frame: 100 * frame["percent"]
-    )
+    frame = pd.DataFrame(points, columns=["label", "x", "percent"])
+    return frame.assign(percent=100 * frame["percent"])
 
 
 def _few_labels(found: Records) -> pd.DataFrame:
@@ -101,11 +99,9 @@ def _few_labels(found: Records) -> pd.DataFrame:
 
 def _by_severity(tested: Records) -> pd.DataFrame:
     return _curves([
-        (label_of(r), severity, sum(values) / len(values))
-        for r in tested
-        for severity in range(1, 6)
-        if (values := [r["metrics"]["robustness"][key] for name in CORRUPTIONS
-                       if (key := f"{name}_{severity}") in r["metrics"]["robustness"]])
+        (label_of(r), severity, fmean(r["metrics"]["robustness"][key] for key in keys))
+        for r in tested for severity in range(1, 6)
+        if (keys := r["metrics"]["robustness"].keys() & {f"{c}_{severity}" for c in CORRUPTIONS})
     ])  # fmt: skip
 
 
@@ -131,8 +127,8 @@ def _draw_curves(axes: Axes, curves: pd.DataFrame, xlabel: str, log: bool = Fals
 
 
 def _draw_cost(axes: Axes, found: Records) -> None:
-    minutes = {name: sum(r["seconds"] for r in group) / len(group) / 60
-               for name, group in variants(found).items()}  # fmt: skip
+    groups = variants(found).items()
+    minutes = {name: fmean(r["seconds"] for r in group) / 60 for name, group in groups}
     axes.barh(range(len(minutes)), list(minutes.values()), color=COLORS[-1])
     _name_rows(axes, list(minutes))
     axes.set_xlabel("minutes a run, on the device that the report names")

@@ -15,14 +15,9 @@ from tqdm.auto import tqdm
 
 from serplib import checkpoint
 from serplib.data.common import absolute_path
+from serplib.experiments import identity as identities
 from serplib.experiments.accelerators import Prepared, fresh_accelerator, supported
-from serplib.experiments.identity import (
-    Identity,
-    fingerprint,
-    identify,
-    require_same_run,
-    settings_of,
-)
+from serplib.experiments.identity import Identity, fingerprint, settings_of
 from serplib.presets import Optim
 from serplib.seeding import named_generator, named_seed
 
@@ -55,7 +50,7 @@ def start_loop(
         if folder is not None:
             settings = {"seed": seed, "mixed_precision": used.mixed_precision}
             settings |= settings_of(optim, "optim") | {"optim.epochs": [optim.epochs]} | identity
-            identity = identify(module, settings, data)
+            identity = identities.identify(module, settings, data)
         loop = Loop(title, module, optim, seed, used, len(data["train clouds"]))
         if folder is not None:
             loop.resume(absolute_path(folder), identity, extend)
@@ -79,8 +74,8 @@ class Loop:
     ) -> None:  # fmt: skip
         self.accelerator, self.device = accelerator, accelerator.device
         self.optim, self.seed, self.num_shapes = optim, seed, num_shapes
-        self.steps_per_epoch = num_shapes // min(optim.batch_size, num_shapes)
         processes, batch = accelerator.num_processes, min(optim.batch_size, num_shapes)
+        self.steps_per_epoch = num_shapes // batch
         if batch % processes:
             raise ValueError(
                 f"{processes} processes for batches of {batch}: wanted the same number of shapes "
@@ -90,21 +85,18 @@ class Loop:
         if processes > 1 and self.device.type == "cuda":
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         self.unwrapped_model = module
-        optimizer = _optimizer(module, optim, self.device)
-        self.module, self.optimizer = accelerator.prepare(Prepared(module), optimizer)
+        self.module, self.optimizer = accelerator.prepare(
+            Prepared(module), _optimizer(module, optim, self.device)
+        )
         self.epoch = 0
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] | None = None  # weights of the best epoch, for finetune
         self.pending: tuple[int, float | Tensor] = (0, 0.0)  # step and loss to check
         self.folder: Path | None = None
         self.identity: Identity = {}
-        self.bar = tqdm(
-            total=optim.epochs * self.steps_per_epoch,
-            desc=title,
-            unit="step",
-            disable=None if accelerator.is_main_process else True,
-            mininterval=1.0,
-        )
+        quiet = None if accelerator.is_main_process else True
+        total = optim.epochs * self.steps_per_epoch
+        self.bar = tqdm(total=total, desc=title, unit="step", disable=quiet, mininterval=1.0)
 
     def resume(self, folder: Path, identity: Identity, extend: bool) -> None:
         """Load the checkpoint in a folder, if there is one; write later ones there."""
@@ -121,7 +113,7 @@ class Loop:
             more = [] if epochs[-1:] == [self.optim.epochs] else [self.optim.epochs]
             stored = stored | {"optim.epochs": epochs + more}
             identity["optim.epochs"] = epochs + more
-        require_same_run(folder, stored, identity)
+        identities.require_same_run(folder, stored, identity)
         self.unwrapped_model.load_state_dict(weights["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
@@ -212,8 +204,8 @@ class Loop:
         """Write a checkpoint, in the main process."""
         if self.folder is None or not self.accelerator.is_main_process:
             return
-        best = {} if self.best is None else {"best": self.best}
-        weights = {"model": self.unwrapped_model.state_dict()} | best
+        weights = {"model": self.unwrapped_model.state_dict()}
+        weights |= {} if self.best is None else {"best": self.best}
         state = {"identity": self.identity, "epoch": self.epoch, "history": self.history}
         state |= {"optimizer": self.optimizer.state_dict()}
         if self.accelerator.scaler is not None:

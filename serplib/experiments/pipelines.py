@@ -11,6 +11,7 @@ functions share:
 - encoder: safetensors file of a pre-trained encoder, empty for none.
 - mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``; tracker: of Accelerate, such as
   ``"tensorboard"``, empty for none.
+- extend: also resume a run with fewer epochs in the folder; recorded, as its rates differ.
 - seed: of weights, order, perturbation and dropout.
 - folder: for checkpoint, weights and ``record.json``.
 - run: name and hash of the run for the report; by default those of a run by hand.
@@ -70,6 +71,7 @@ def pretrain(
     data_seed: int = 0,
     mixed_precision: str = "no",
     tracker: str = "",
+    extend: bool = False,
     seed: int = 0,
     folder: str = "runs/by-hand/pretrain",
     run: dict[str, Any] | None = None,
@@ -92,8 +94,9 @@ def pretrain(
     task = Pretext(network, settings.corruption)
     with _accelerator(mixed_precision, tracker, folder, run) as accelerator:
         history = training.pretrain(
-            task, train.points, valid.points, optim, seed, Path(folder) / "checkpoint", accelerator
-        )
+            task, train.points, valid.points, optim, seed, Path(folder) / "checkpoint",
+            accelerator, extend=extend,
+        )  # fmt: skip
     restoration = reconstruction.restoration(task, valid.points, seed)
     doubled = valid.points
     if dataset in ("objects", "procedural"):  # made to order: halves with all points of a cloud
@@ -142,6 +145,7 @@ def finetune(
     encoder: str = "",
     mixed_precision: str = "no",
     tracker: str = "",
+    extend: bool = False,
     seed: int = 0,
     folder: str = "runs/by-hand/finetune",
     run: dict[str, Any] | None = None,
@@ -185,7 +189,7 @@ def finetune(
     with _accelerator(mixed_precision, tracker, folder, run) as accelerator:
         history, result = training.finetune(
             classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
-            tuning.label_smoothing, Path(folder) / "checkpoint", accelerator,
+            tuning.label_smoothing, Path(folder) / "checkpoint", accelerator, extend=extend,
         )  # fmt: skip
     metrics, test = {"test": result}, load_test()
     if robustness:
@@ -362,6 +366,8 @@ def _record(
     """
     parameters = {key: value for key, value in given.items() if key not in _NOT_RECORDED}
     parameters["changes"] = given["changes"] or {}
+    if not parameters.get("extend"):
+        parameters.pop("extend", None)
     if "encoder" in given:
         parameters["pretrained"] = bool(given["encoder"])
     more: dict[str, Any] = {"run": given["run"] or _BY_HAND}

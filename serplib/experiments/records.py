@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from serplib.data.common import Clouds, absolute_path
+from serplib.experiments.identity import digest
 
 RECORD_VERSION = 1
 _PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "scikit-learn", "numba", "papermill")
@@ -62,22 +64,13 @@ def read_json(path: Path) -> Any:
 @functools.cache
 def environment() -> dict:
     """Describe versions, device, threads and git revision of this process."""
-    packages: dict[str, str | None] = {}
-    for name in _PACKAGES:
-        try:
-            packages[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            packages[name] = None
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
-    else:
-        device = f"CPU ({_processor()})"
+    cuda = torch.cuda.is_available()
     return {
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
-        "packages": packages,
-        "device": device,
+        "packages": {name: version_of(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name() if cuda else f"CPU ({_processor()})",
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "git": _git(),
@@ -85,32 +78,36 @@ def environment() -> dict:
     }
 
 
+def version_of(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
+        found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or "unknown"
 
 
-def _run_git(*words: str) -> tuple[int | None, str]:
-    """Return exit status and output of git in the project; None where it cannot be run."""
+def _run_git(*words: str) -> tuple[int, str]:
+    """Return exit status (-1 where it cannot be run) and output of git in the project."""
+    options: dict = {"cwd": project_root(), "capture_output": True, "text": True, "timeout": 20}
     try:
-        done = subprocess.run(
-            ["git", *words], cwd=project_root(), capture_output=True, text=True, timeout=20
-        )
+        done = subprocess.run(["git", *words], **options)
     except (OSError, subprocess.TimeoutExpired):
-        return None, ""
+        return -1, ""
     return done.returncode, done.stdout.strip()
 
 
 def _git() -> dict:
     found, revision = _run_git("rev-parse", "HEAD")
     known, changes = _run_git("status", "--porcelain", "--untracked-files=no")
-    return {
-        "revision": revision if found == 0 else None,
-        "clean": not changes if known == 0 else None,
-    }
+    return {"revision": None if found else revision, "clean": None if known else not changes}
 
 
 # The code that decides the numbers of a record, in the folder of serplib.
@@ -151,23 +148,9 @@ def code_changed(environment: dict) -> bool | None:
 
 @functools.cache
 def _changed_since(revision: str | None, clean: bool | None) -> bool | None:
-    if revision is None:
-        return None
     paths = [f":(glob)serplib/{pattern}" for pattern in _DECIDING]
-    status, _ = _run_git("diff", "--quiet", revision, "--", *paths)
-    return {0: False if clean else None, 1: True}.get(status if status is not None else -1)
-
-
-def describe_data(clouds: Clouds) -> dict:
-    """Describe a data set for a record."""
-    return {
-        "name": clouds.name,
-        "split": clouds.split,
-        "num_shapes": len(clouds),
-        "num_points": clouds.points.shape[1],
-        "num_classes": len(clouds.classes),
-        "checksum": clouds.checksum,
-    }
+    status, _ = _run_git("diff", "--quiet", revision, "--", *paths) if revision else (-1, "")
+    return {0: False if clean else None, 1: True}.get(status)
 
 
 def make(
@@ -188,10 +171,22 @@ def make(
         seconds: wall time.
         more: further entries.
     """
+    described = {
+        role: {
+            "name": clouds.name,
+            "split": clouds.split,
+            "num_shapes": len(clouds),
+            "num_points": clouds.points.shape[1],
+            "num_classes": len(clouds.classes),
+            "checksum": clouds.checksum,
+            **({} if clouds.labels is None else {"labels": digest(clouds.labels)}),  # their order
+        }
+        for role, clouds in data.items()
+    }
     return {
         "version": RECORD_VERSION,
         "parameters": parameters,
-        "data": {role: describe_data(clouds) for role, clouds in data.items()},
+        "data": described,
         "metrics": metrics,
         "history": history,
         "seconds": round(seconds, 1),

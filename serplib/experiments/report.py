@@ -50,11 +50,7 @@ def write(suite: str, profile: str, found: Records, outcomes: list[dict]) -> Rep
         outcomes: of `runner.execute`; failed runs are listed.
     """
     folder = records.project_root() / "runs" / f"{suite}-{profile}"
-    failed = [
-        f"{o['state']}: {o['name']} seed {o['seed']}: {o['message']}"
-        for o in outcomes
-        if o["state"] in ("failed", "not run")
-    ]
+    failed = [line for outcome in outcomes if (line := failure(outcome))]
     summary, pictures = None, {}
     folder.mkdir(parents=True, exist_ok=True)
     if found:
@@ -64,6 +60,12 @@ def write(suite: str, profile: str, found: Records, outcomes: list[dict]) -> Rep
     page = render.to_html(f"{suite} ({profile})", summary, pictures, failed)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return Report(folder / "report.html", summary, failed)
+
+
+def failure(outcome: dict) -> str:
+    """Return one line about an outcome of `runner.execute`; an empty one where it did not fail."""
+    failed = outcome["state"] in ("failed", "not run")
+    return "{state}: {name} seed {seed}: {message}".format_map(outcome) if failed else ""
 
 
 def _restorations(folder: Path, found: Records) -> dict[str, bytes]:

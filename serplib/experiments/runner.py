@@ -10,7 +10,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,8 +106,6 @@ def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = Tr
         ``name``, ``seed``, ``state`` (``"done"``, ``"kept"``, ``"failed"`` or ``"not run"``),
         ``seconds``, ``message``, and the path of the executed ``notebook``.
     """
-    import papermill
-
     started = time.perf_counter()
     executed = run.folder / "notebook.ipynb"
     outcome = {"name": run.name, "seed": run.seed, "notebook": str(executed), "message": ""}
@@ -120,14 +118,8 @@ def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = Tr
         return ended("not run", f"its parent {run.parent.name} failed")
     if run.finished():
         return ended("kept")
-    about = {
-        "suite": run.suite,
-        "profile": run.profile,
-        "name": run.name,
-        "hash": run.hash,
-        "parent": run.parent.hash if run.parent else None,
-        **run.about,
-    }
+    about = {key: getattr(run, key) for key in ("suite", "profile", "name", "hash")} | run.about
+    about["parent"] = run.parent.hash if run.parent else None
     if share and _take_from_another_suite(run, about):
         return ended("kept")
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -141,10 +133,10 @@ def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = Tr
         parameters["encoder"] = run.encoder
     try:
         execute_notebook(run.notebook, executed, parameters, **variables)
-    except papermill.PapermillExecutionError as error:
-        return ended("failed", f"{error.ename}: {error.evalue}".splitlines()[0][:300])
     except Exception as error:  # a kernel that dies, a disk that is full: the others go on
-        return ended("failed", f"{type(error).__name__}: {error}".splitlines()[0][:300])
+        kind = getattr(error, "ename", type(error).__name__)  # papermill's: that of the notebook
+        reason = getattr(error, "evalue", error)
+        return ended("failed", f"{kind}: {reason}".splitlines()[0][:300])
     if not run.finished():
         return ended("failed", "the notebook ended without writing its record")
     return ended("done")
@@ -174,59 +166,41 @@ def execute(
         SchedulerError: no scheduler answers at the address.
     """
     import dask
+    from dask.system import CPU_COUNT
     from distributed import LocalCluster, as_completed
 
     runs = list(runs)
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     if workers is None:
-        workers = 1 if records.environment()["device"][:3] != "CPU" else cores
+        workers = CPU_COUNT if records.environment()["device"].startswith("CPU") else 1
     workers = max(1, min(workers, len(runs)))
-    threads = max(1, cores // workers)
-    settings = {
-        "distributed.worker.daemon": False,  # a worker starts kernels: it must have children
-        "distributed.worker.memory.target": False,
-        "distributed.worker.memory.spill": False,
-        "distributed.worker.memory.pause": False,
-        "distributed.worker.memory.terminate": False,
-        "distributed.scheduler.worker-saturation": 1.0,
-    }
-    with dask.config.set(settings):
-        cluster = None
-        if scheduler is None:
-            cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
-            )
-        outcomes = []
-        try:
-            with _connect(cluster or scheduler) as client:
-                if fresh:
-                    for run in runs:
-                        shutil.rmtree(run.folder, ignore_errors=True)
-                futures: dict[str, Future] = {}
-                for order, run in enumerate(runs):
-                    up = futures.get(run.parent.hash) if run.parent else None
-                    futures[run.hash] = client.submit(
-                        run_one,
-                        run,
-                        threads,
-                        up,
-                        not fresh,
-                        key=f"{run.name}-{run.hash}",
-                        priority=-order,
-                    )
-                for future in as_completed(futures.values()):
-                    try:
-                        outcome = future.result()
-                    except Exception as error:  # the worker itself died, more often than allowed
-                        outcome = {"name": future.key, "seed": None, "state": "failed"}
-                        outcome |= {"seconds": 0.0, "message": str(error), "notebook": ""}
-                    outcomes.append(outcome)
-                    on_outcome(outcome)
-        finally:
-            if cluster is not None:
-                cluster.close()
+    threads = max(1, CPU_COUNT // workers)
+    memory = ("target", "spill", "pause", "terminate")
+    settings = {f"distributed.worker.memory.{limit}": False for limit in memory}
+    settings["distributed.worker.daemon"] = False  # a worker starts kernels: it must have children
+    outcomes = []
+    with dask.config.set({**settings, "distributed.scheduler.worker-saturation": 1.0}):
+        cluster = nullcontext(scheduler) if scheduler is not None else LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
+        )  # fmt: skip
+        with cluster as address, _connect(address) as client:
+            if fresh:
+                for run in runs:
+                    shutil.rmtree(run.folder, ignore_errors=True)
+            futures: dict[str, Future] = {}
+            for order, run in enumerate(runs):
+                up = futures.get(run.parent.hash) if run.parent else None
+                futures[run.hash] = client.submit(
+                    run_one, run, threads, up, not fresh,
+                    key=f"{run.name}-{run.hash}", priority=-order,
+                )  # fmt: skip
+            for future in as_completed(futures.values()):
+                try:
+                    outcome = future.result()
+                except Exception as error:  # the worker itself died, more often than allowed
+                    outcome = {"name": future.key, "seed": None, "state": "failed"}
+                    outcome |= {"seconds": 0.0, "message": str(error), "notebook": ""}
+                outcomes.append(outcome)
+                on_outcome(outcome)
     return outcomes
 
 

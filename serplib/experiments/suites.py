@@ -33,7 +33,7 @@ from serplib import presets
 from serplib.experiments import records
 
 
-class SuiteError(Exception):
+class SuiteError(ValueError):
     """A wrong suite or request; the message is one line and says what is accepted."""
 
 
@@ -178,14 +178,11 @@ def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> li
             f"suite {suite!r} has no profile {profile!r}: "
             f"there are {', '.join(content['profiles'])}"
         )
-    chosen = list(content["seeds"])
-    if seeds is not None:
-        if seeds < 1:
-            raise SuiteError(f"seeds is {seeds}, wanted >= 1")
-        while len(chosen) < seeds:
-            chosen.append(max(chosen) + 1)
-        chosen = chosen[:seeds]
-    runs: list[Run] = []
+    if seeds is not None and seeds < 1:
+        raise SuiteError(f"seeds is {seeds}, wanted >= 1")
+    named, runs = content["seeds"], list[Run]()
+    further = range(max(named) + 1, max(named) + 1 + (seeds or 0))
+    chosen = [*named, *further][: seeds or len(named)]
     for seed in chosen:
         by_name: dict[str, Run] = {}
         for name, entry in content["runs"].items():
@@ -198,49 +195,47 @@ def _run(
     suite: str, profile: str, name: str, entry: dict, seed: int, content: dict,
     by_name: dict[str, Run],
 ) -> Run:  # fmt: skip
-    place = f"suite {suite!r}, run {name!r}"
     notebook, home = entry["notebook"], experiments_folder()
     path = home / f"{notebook}.ipynb"
-    if not path.is_file() or path.resolve().parent != home.resolve():
-        raise SuiteError(f"{place}: no notebook {notebook!r} in {home}")
-    if not re.fullmatch(r"[\w-]+", name):
-        raise SuiteError(f"{place}: wanted a name of letters, digits, '-' and '_'")
-    if entry.get("parent") is not None and entry["parent"] not in by_name:
-        raise SuiteError(f"{place}: its parent {entry['parent']!r} is not a run above it")
     shared = content["profiles"][profile].get(notebook, {})
     own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
     parameters = {**shared, **own, "seed": seed}
     parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
-    _check_parameters(parameters, path, place)
     about = {key: entry[key] for key in ("label", "scratch", "published", "group") if key in entry}
     parent = by_name.get(entry.get("parent", ""))
-    try:  # the settings of the preset, not only its name, decide what is computed
+    try:
+        if not path.is_file() or path.resolve().parent != home.resolve():
+            raise ValueError(f"no notebook {notebook!r} in {home}")
+        if not re.fullmatch(r"[\w-]+", name):
+            raise ValueError("wanted a name of letters, digits, '-' and '_'")
+        if entry.get("parent") is not None and parent is None:
+            raise ValueError(f"its parent {entry['parent']!r} is not a run above it")
+        _check_parameters(parameters, path)
+        # The settings of the preset, not only its name, decide what is computed.
         settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
         computed = [notebook, parameters, settings, parent.hash if parent else None]
         identity = json.dumps(computed, sort_keys=True)
     except (KeyError, TypeError, ValueError) as error:
-        raise SuiteError(f"{place}: {error}") from None
+        raise SuiteError(f"suite {suite!r}, run {name!r}: {error}") from None
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     runs = records.project_root() / "runs" / f"{suite}-{profile}"
     folder = runs / f"{name}-seed{seed}-{digest[:8]}"
     return Run(suite, profile, name, seed, notebook, parameters, parent, about, digest, folder)
 
 
-def _check_parameters(parameters: dict[str, Any], path: Path, place: str) -> None:
+_TYPES: dict[str, Any] = {kind.__name__: kind for kind in (str, int, bool, dict, list)}
+_TYPES["float"] = (int, float)
+
+
+def _check_parameters(parameters: dict[str, Any], path: Path) -> None:
     accepted = _accepted(path)
-    unknown = set(parameters) - set(accepted)
-    if unknown:
-        raise SuiteError(
-            f"{place}: unknown parameters {sorted(unknown)}; {path.name} takes "
-            f"{sorted(set(accepted) - {'run', 'folder', 'encoder'})}"
-        )
+    if unknown := set(parameters) - set(accepted):
+        takes = sorted(set(accepted) - {"run", "folder", "encoder"})
+        raise ValueError(f"unknown parameters {sorted(unknown)}; {path.name} takes {takes}")
     for key, value in parameters.items():
-        kind = {"float": (int, float)}.get(accepted[key]) or _TYPES.get(accepted[key], object)
+        kind = _TYPES.get(accepted[key], object)
         if not isinstance(value, kind) or (isinstance(value, bool) and accepted[key] != "bool"):
-            raise SuiteError(f"{place}: {key} is {value!r}, wanted {accepted[key]}")
-
-
-_TYPES: dict[str, type] = {kind.__name__: kind for kind in (str, int, bool, dict, list)}
+            raise ValueError(f"{key} is {value!r}, wanted {accepted[key]}")
 
 
 def _accepted(path: Path) -> dict[str, str]:
@@ -252,7 +247,7 @@ def _accepted(path: Path) -> dict[str, str]:
                      for node in body if isinstance(node, ast.AnnAssign)}  # fmt: skip
             return found | {ast.unparse(target): "" for node in body
                             if isinstance(node, ast.Assign) for target in node.targets}  # fmt: skip
-    raise SuiteError(f"{path}: has no cell tagged 'parameters'")
+    raise ValueError(f"{path} has no cell tagged 'parameters'")
 
 
 def gather_records(runs: Iterable[Run]) -> list[dict]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,60 +53,64 @@ def label_of(record: dict[str, Any]) -> str:
 
 # ---- numbers -----------------------------------------------------------------------------------
 
-
 _GAIN = ("gain", "low", "high", "verdict", "shapes_low", "shapes_high", "significant")
-
-
-def _compare(ours: dict[int, dict], base: dict[int, dict], prefix: str) -> dict[str, Any]:
-    """Return the columns ``mean`` to ``significant`` of `accuracy`.
-
-    Args:
-        ours: metrics of the variant by seed.
-        base: metrics of the variant from scratch by seed, empty for none.
-        prefix: of the keys ``accuracy`` and ``correct`` in them.
-    """
-    percent, base_percent = (
-        {seed: 100 * metrics[f"{prefix}accuracy"] for seed, metrics in variant.items()}
-        for variant in (ours, base)
-    )
-    mean, sd = mean_sd(list(percent.values()))
-    row: dict[str, Any] = {"mean": mean, "sd": sd, "seeds": len(ours), "pairs": 0, "gain_text": ""}
-    gain = paired_gain(percent, base_percent)
-    if gain is None:
-        return row | dict.fromkeys(_GAIN, math.nan)
-    seeds = sorted(ours.keys() & base.keys())
-    right, base_right = (
-        [unpack_bits(variant[seed][f"{prefix}correct"]) for seed in seeds]
-        for variant in (ours, base)
-    )
-    shapes = bootstrap_gain(right, base_right)
-    interval = " [{low:+.2f}, {high:+.2f}] {verdict}" if gain["n"] > 1 else ", one seed: {verdict}"
-    return row | {
-        **{key: gain[key] for key in ("gain", "low", "high", "verdict")},
-        "pairs": gain["n"],
-        "gain_text": ("{gain:+.2f}" + interval).format(**gain),
-        "shapes_low": 100 * shapes["low"],
-        "shapes_high": 100 * shapes["high"],
-        "significant": sum(mcnemar(a, b)["p"] < 0.05 for a, b in zip(right, base_right)),
-    }
+_COLUMNS = ("label", "mean", "sd", "seeds", "pairs", "gain_text", "unpaired", *_GAIN)
+_HEADS = {"kNN": "knn", "one layer": "linear", "three layers": "mlp3"}
 
 
 def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, Records, dict]]:
-    """Yield name, records and the columns of `_compare` of each variant that has the metric."""
+    """Yield name, records and the columns ``label`` to ``significant`` of each variant's row.
+
+    Args:
+        metric: that holds the accuracy; variants without it are left out.
+        prefix: of its keys ``accuracy`` and ``correct``.
+    """
+
+    def by_seed(group: Records, key: str) -> dict[int, Any]:
+        return {r["parameters"]["seed"]: r["metrics"][metric][prefix + key] for r in group}
+
     groups = variants([r for r in found if metric in r["metrics"]])
-    by_seed = {
-        name: {r["parameters"]["seed"]: r["metrics"][metric] for r in group}
-        for name, group in groups.items()
-    }
     for name, group in groups.items():
-        base = by_seed.get(group[0]["run"].get("scratch"), {})
-        yield name, group, {"label": label_of(group[0])} | _compare(by_seed[name], base, prefix)
+        pair = group, groups.get(group[0]["run"].get("scratch", ""), [])
+        ours, base = ({seed: 100 * a for seed, a in by_seed(g, "accuracy").items()} for g in pair)
+        mean, sd = mean_sd(list(ours.values()))
+        row = {"label": label_of(group[0]), "mean": mean, "sd": sd, "seeds": len(ours), "pairs": 0}
+        row |= {"gain_text": "", "unpaired": "", **dict.fromkeys(_GAIN, math.nan)}
+        if gain := paired_gain(ours, base):
+            seeds = sorted(ours.keys() & base.keys())
+            interval = " [{low:+.2f}, {high:+.2f}]" if gain["n"] > 1 else ", one seed:"
+            row |= {
+                **{key: gain[key] for key in ("gain", "low", "high", "verdict")},
+                "pairs": gain["n"],
+                "gain_text": ("{gain:+.2f}" + interval + " {verdict}").format(**gain),
+                "unpaired": _unpaired([r for r in pair[0] + pair[1]
+                                       if r["parameters"]["seed"] in seeds]),
+            }  # fmt: skip
+        if row["pairs"] and not row["unpaired"]:
+            bits = [by_seed(g, "correct") for g in pair]
+            right, base_right = ([unpack_bits(b[seed]) for seed in seeds] for b in bits)
+            shapes = bootstrap_gain(right, base_right)
+            row |= {
+                "shapes_low": 100 * shapes["low"],
+                "shapes_high": 100 * shapes["high"],
+                "significant": sum(mcnemar(a, b)["p"] < 0.05 for a, b in zip(right, base_right)),
+            }
+        yield name, group, row
+
+
+def _unpaired(found: Records) -> str:
+    """Say why bit i of ``correct`` is not the same shape in all records; an empty text if it is."""
+    for key in ("name", "checksum", "num_shapes", "labels"):
+        values = {r["data"]["test"][key] for r in found if key in r["data"]["test"]}
+        if len(values) > 1:
+            return f"{key.replace('_', ' ')} of the test set: {_listed(values)}"
+    subsets = {r["parameters"]["data_seed"] for r in found if r["parameters"].get("test_shapes")}
+    return f"data_seed of the subset: {_listed(subsets)}" if len(subsets) > 1 else ""
 
 
 def _frame(rows: dict[str, dict]) -> pd.DataFrame:
     """Build a frame from rows by name; an empty one has the columns of a gain, too."""
-    columns = ["label", "mean", "sd", "seeds", "pairs", "gain_text", *_GAIN]
-    return pd.DataFrame.from_dict(rows, orient="index") if rows else pd.DataFrame(columns=columns)
+    return pd.DataFrame.from_dict(rows, orient="index") if rows else pd.DataFrame(columns=_COLUMNS)
 
 
 def _few_first(group: str) -> tuple[float, str]:
@@ -124,9 +128,10 @@ def accuracy(found: Records) -> pd.DataFrame:
         scratch, its 95 % interval over seeds ``low`` to ``high``, ``verdict`` and ``pairs`` (the
         common seeds), of `significance.paired_gain`, and as ``gain_text``; the interval over test
         shapes ``shapes_low`` to ``shapes_high``; ``significant``, the seeds where McNemar's test
-        has p < 0.05; ``group``; the paper's figure ``published`` and ``corrected``;
-        ``test_shapes``; ``size``, preset and epochs. Without a variant from scratch ``pairs`` is 0
-        and the gain is nan.
+        has p < 0.05; ``group``; the paper's figure ``published`` and ``corrected``; ``size``,
+        preset and epochs. Without a variant from scratch ``pairs`` is 0 and the gain is nan. Where
+        the two were tested on different shapes, or in another order, ``unpaired`` says so, and the
+        interval over shapes and ``significant`` are nan.
     """
     rows = {}
     for name, group, row in _compared(found, "test", ""):
@@ -136,7 +141,6 @@ def accuracy(found: Records) -> pd.DataFrame:
             "group": about.get("group", ""),
             "published": published,
             "corrected": published if math.isnan(published) else corrected(published),
-            "test_shapes": group[0]["metrics"]["test"]["num_shapes"],
             "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
         }
     order = sorted(rows, key=lambda name: _few_first(rows[name]["group"]))  # stable
@@ -149,7 +153,7 @@ def probes(found: Records) -> pd.DataFrame:
     Returns:
         A row a variant with the columns of `accuracy` up to ``significant``, for the linear SVM;
         mean and ``*_sd`` of the heads ``knn``, ``linear``, ``mlp3`` where they were fitted and of
-        few-shot episodes, all in per cent; ``rankme`` and ``feature_variance``.
+        few-shot episodes, all in per cent; ``rankme``.
     """
     rows = {}
     for name, group, row in _compared(found, "probes", "svm_"):
@@ -158,12 +162,9 @@ def probes(found: Records) -> pd.DataFrame:
                   for h in _HEADS.values()}  # fmt: skip
         for key in (key for key in measured[0] if key.startswith("few_shot_")):
             values[key] = [fold for m in measured for fold in m[key]["folds"]]
-        for key, found_values in values.items():
-            if found_values:
-                row[key], row[f"{key}_sd"] = mean_sd([100 * v for v in found_values])
-        for key in ("rankme", "feature_variance"):
-            row[key] = mean_sd([m[key] for m in measured])[0]
-        rows[name] = row
+        for key in filter(values.get, values):
+            row[key], row[f"{key}_sd"] = mean_sd([100 * value for value in values[key]])
+        rows[name] = row | {"rankme": mean_sd([m["rankme"] for m in measured])[0]}
     return _frame(rows)
 
 
@@ -217,26 +218,21 @@ def _with_gain(first: str, ours: str, base: str) -> dict[str, str]:
     }
 
 
-_ACCURACY = _with_gain("variant", "ours (mean ± sd)", "scratch")
+def _percent(*keys: str) -> dict[str, str]:
+    return {key: f"{{{key}:.1f}}" for key in keys}
+
+
 _PAPER = {"paper, ModelNet40": "{published:.2f}", "corrected": "{corrected:.2f}"}
-_PROBES = _with_gain("encoder", "linear SVM", "untrained")
-_HEADS = {"kNN": "knn", "one layer": "linear", "three layers": "mlp3"}
-_RESTORATION = {
-    "variant": "{label}",
-    "seeds": "{seeds}",
+_VARIANT = {"variant": "{label}"}
+_VARIANT_SEEDS = _VARIANT | {"seeds": "{seeds}"}
+_RESTORATION = _VARIANT_SEEDS | {
     "restored": "{restored:.1f}",
     "copy input": "{copy_input:.1f}",
     "resample": "{resample:.1f} ({resample_points:.0f} points)",
     "detection AUC": "{detection_auc:.2f}",
 }
-_CODES = {
-    "variant": "{label}",
-    "perplexity": "{perplexity:.1f}",
-    "live codes, %": "{live_codes:.1f}",
-}
-_LEAKAGE = {
-    "variant": "{label}",
-    "seeds": "{seeds}",
+_CODES = _VARIANT | {"perplexity": "{perplexity:.1f}", "live codes, %": "{live_codes:.1f}"}
+_LEAKAGE = _VARIANT_SEEDS | {
     "constant": "{constant:.4f}",
     "positions of another": "{positions_of_another:.4f}",
     "positions": "{positions:.4f}",
@@ -244,70 +240,54 @@ _LEAKAGE = {
     "explained": "{explained:.1f} %",
     "leaked": "{leaked:.1f} %",
 }
-_PUBLISHED_FILES = {
-    "variant": "{label}",
-    "seeds": "{seeds}",
-    **{key: f"{{{key}:.1f}}" for key in ("corrupted", *GROUPS)},
-}
+_PUBLISHED_FILES = _VARIANT_SEEDS | _percent("corrupted", *GROUPS)
 _ROBUSTNESS = {
-    "variant": "{label}",
-    "seeds": "{seeds}",
+    **_VARIANT_SEEDS,
     "clean": "{clean:.1f}",
     "clean, in the box": "{clean_in_box:.1f}",
-    **{key: f"{{{key}:.1f}}" for key in ("corrupted", *GROUPS)},
+    **_percent("corrupted", *GROUPS),
     **{f"{n} points": f"{{points_{n}:.1f}}" for n in POINTS},
     "about z": "{rotated_z:.1f}",
     "SO(3)": "{rotated_so3:.1f}",
 }
 
 
+def _scaled(frame: pd.DataFrame, factor: float, *columns: str) -> pd.DataFrame:
+    return frame.assign(**{column: factor * frame[column] for column in columns})
+
+
 def _accuracy_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
-    shown = {}
-    for group in frame["group"].unique():
-        chosen = frame[frame["group"] == group]
-        columns = _ACCURACY | (_PAPER if chosen["published"].notna().any() else {})
-        shown[f"Accuracy on {data}, %" + (f": {group}" if group else "")] = format_rows(
-            chosen, columns
-        )
+    columns, shown = _with_gain("variant", "ours (mean ± sd)", "scratch"), {}
+    for group, rows in frame.groupby("group", sort=False):
+        paper = _PAPER if rows["published"].notna().any() else {}
+        title = f"Accuracy on {data}, %" + (f": {group!s}" if group else "")
+        shown[title] = format_rows(rows, columns | paper)
     return shown
 
 
 def _probe_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
-    def pair(key: str) -> str:
-        return f"{{{key}:.2f}} ± {{{key}_sd:.2f}}"
-
-    columns = _PROBES | {head: pair(key) for head, key in _HEADS.items() if key in frame}
-    title = f"{data}, accuracy %"
-    shown = {
-        f"Frozen encoders on {title}": format_rows(frame, columns | {"RankMe": "{rankme:.1f}"})
-    }
     episodes = [k for k in frame.filter(like="few_shot_").columns if not k.endswith("_sd")]
-    if episodes:
-        columns = {key.removeprefix("few_shot_").replace("_", " "): pair(key) for key in episodes}
-        chosen = frame[frame[episodes[0]].notna()]
-        title = f"Few-shot, frozen, mean ± sd over episodes: {title}"
-        shown[title] = format_rows(chosen, {"encoder": "{label}"} | columns)
+    few_shot = {key.removeprefix("few_shot_").replace("_", " "): key for key in episodes}
+    heads = {head: key for head, key in _HEADS.items() if key in frame}
+    heads, few_shot = ({head: f"{{{key}:.2f}} ± {{{key}_sd:.2f}}" for head, key in named.items()}
+                       for named in (heads, few_shot))  # fmt: skip
+    columns = _with_gain("encoder", "linear SVM", "untrained") | heads | {"RankMe": "{rankme:.1f}"}
+    shown = {f"Frozen encoders on {data}, accuracy %": format_rows(frame, columns)}
+    if few_shot:
+        title = f"Few-shot, frozen, mean ± sd over episodes: {data}, accuracy %"
+        rows = frame[frame[episodes[0]].notna()]
+        shown[title] = format_rows(rows, {"encoder": "{label}"} | few_shot)
     return shown
 
 
 def _restoration_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    frame = frame.copy()
-    frame[["restored", "copy_input", "resample"]] *= 1e4
-    shown = {
-        "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000": format_rows(
-            frame, _RESTORATION
-        )
-    }
+    rows = _scaled(frame, 1e4, "restored", "copy_input", "resample")
+    title = "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000"
+    shown = {title: format_rows(rows, _RESTORATION)}
     if "perplexity" in frame:
-        coded = frame[frame["perplexity"].notna()].assign(live_codes=100 * frame["live_codes"])
+        coded = _scaled(frame[frame["perplexity"].notna()], 100, "live_codes")
         shown["Codebook use over the held-out clouds"] = format_rows(coded, _CODES)
     return shown
-
-
-def _leakage_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    frame = frame.copy()
-    frame[["explained", "leaked"]] *= 100
-    return {"Leakage: reconstruction by decoders without an encoder": format_rows(frame, _LEAKAGE)}
 
 
 def _robustness_tables(frame: pd.DataFrame, title: str, columns: dict) -> dict[str, pd.DataFrame]:
@@ -340,130 +320,108 @@ class Summary:
 
 def summarize(found: Records) -> Summary:
     """Compute the tables and notes of the records of a suite."""
+    tested = {r["run"]["name"]: r["data"]["test"]["name"] for r in found if "test" in r["data"]}
     fine_tuned, frozen = accuracy(found), probes(found)
-    restored, leaked, robust = (means(found, m) for m in ("restoration", "leakage", "robustness"))
+    restored, leaked, robust, published = (
+        means(found, m) for m in ("restoration", "leakage", "robustness", "modelnet40_c")
+    )
     shown: dict[str, pd.DataFrame] = {}
     if not fine_tuned.empty:
-        shown |= _accuracy_tables(fine_tuned, _data_name(found, fine_tuned.index[0]))
+        shown |= _accuracy_tables(fine_tuned, tested[fine_tuned.index[0]])
     if not frozen.empty:
-        shown |= _probe_tables(frozen, _data_name(found, frozen.index[0]))
-    shown |= {} if restored.empty else _restoration_tables(restored)
-    shown |= {} if leaked.empty else _leakage_tables(leaked)
+        shown |= _probe_tables(frozen, tested[frozen.index[0]])
+    if not restored.empty:
+        shown |= _restoration_tables(restored)
+    if not leaked.empty:
+        title = "Leakage: reconstruction by decoders without an encoder"
+        shown[title] = format_rows(_scaled(leaked, 100, "explained", "leaked"), _LEAKAGE)
     if not robust.empty:
         title = "Robustness: 15 corruptions, fewer points, rotations"
         shown |= _robustness_tables(robust, title, _ROBUSTNESS)
-    published = means(found, "modelnet40_c")
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
-    notes = _notes(found, fine_tuned, restored, robust)
+    notes = _notes(found, fine_tuned, frozen, restored, robust)
     return Summary(fine_tuned, shown, notes, environment_line(found))
 
 
-def _data_name(found: Records, name: str) -> str:
-    return next(r["data"]["test"]["name"] for r in found if r["run"]["name"] == name)
-
-
-_GAINS = (
-    "Accuracies are hits over the true number of test shapes; the epoch is never chosen on the "
-    "test set. The gain is paired by seed. Its 95 % interval (Student's t over seeds) decides "
-    "whether it is significant. The bootstrap interval over test shapes and McNemar's test in each "
-    "seed vary the test shapes only: they say nothing about another seed."
-)
-_CORRECTED = (
-    f"'Corrected' is the paper's figure over {TEST_SHAPES:,} shapes: its authors' code divides by "
-    f"{DIVISOR:,}."
-)
-_CORRUPTIONS = (
-    "Robustness: corruptions are this library's, with the strengths and the frame of ModelNet40-C; "
-    "occlusion, lidar and density_inc are approximated from the cloud. Only the table of "
-    "ModelNet40-C's own files is comparable with published figures."
-)
-_OLD_CORRUPTIONS = (
-    "Robustness: measured before density, density_inc, occlusion, lidar and the frame of all "
-    "corruptions were corrected. Run the suite again before using the corruption columns."
-)
-_WITHIN_TEST = (
-    "Few-shot columns such as '5 way 10 shot' drew support and queries from the test split and "
-    "left small classes out. They are not comparable with published figures; columns such as "
-    "5w10s are."
-)
-
-
-_CHANGED = (
-    "Code: what decides these numbers has changed since they were measured. Run the suite again "
-    "before comparing them with new runs."
-)
-_UNKNOWN = "Code: it is unknown whether it has changed since these numbers were measured."
-
-
 def _notes(
-    found: Records, fine_tuned: pd.DataFrame, restored: pd.DataFrame, robust: pd.DataFrame
-) -> list[str]:
+    found: Records, fine_tuned: pd.DataFrame, frozen: pd.DataFrame, restored: pd.DataFrame,
+    robust: pd.DataFrame,
+) -> list[str]:  # fmt: skip
     """List what a reader of these tables has to know."""
-    notes = []
-    if any("test" in r["metrics"] or "probes" in r["metrics"] for r in found):
-        notes.append(_GAINS)
-    if not fine_tuned.empty and fine_tuned["published"].notna().any():
-        notes.append(_CORRECTED)
+    unpaired = [f"{row.label!s} ({row.unpaired!s})" for frame in (fine_tuned, frozen)
+                for row in frame.itertuples() if row.unpaired]  # fmt: skip
+    metrics = set().union(*(r["metrics"] for r in found))
     tests = [r["data"]["test"] for r in found if "test" in r["data"]]
-    others = sorted({test["name"] for test in tests} - {"modelnet40"})
-    if others:
-        notes.append(
-            f"Tested on {', '.join(others)}, not on ModelNet40: only the sign and the order of the "
-            "gains are comparable with the paper's columns."
-        )
+    others = {test["name"] for test in tests} - {"modelnet40"}
     sizes = {test["num_shapes"] for test in tests if test["name"] == "modelnet40"} - {TEST_SHAPES}
-    if sizes:
-        numbers = ", ".join(map(str, sorted(sizes)))
-        notes.append(f"Not the whole test split: {numbers} of its {TEST_SHAPES:,} shapes.")
-    small = sorted({r["parameters"]["preset"] for r in found} - {"paper", "authors_code"})
-    if small:
-        notes.append(
-            f"Models and schedule are those of the preset {', '.join(small)}, smaller than the "
-            "paper's."
-        )
-    if not robust.empty:
-        old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
-        notes.append(_OLD_CORRUPTIONS if old else _CORRUPTIONS)
-    if any("_way_" in key for r in found for key in r["metrics"].get("probes", ())):
-        notes.append(_WITHIN_TEST)
+    small = {r["parameters"]["preset"] for r in found} - {"paper", "authors_code"}
+    episodes = any("_way_" in key for r in found for key in r["metrics"].get("probes", ()))
+    old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
     changed = {code_changed(r["environment"]) for r in found}
-    if changed != {False}:
-        notes.append(_CHANGED if True in changed else _UNKNOWN)
-    notes += _restoration_notes(restored)
-    pretrained = sorted(
-        {r["data"]["train"]["name"] for r in found
-         if "restoration" in r["metrics"] and "train" in r["data"]}
-    )  # fmt: skip
-    if pretrained and pretrained != ["shapenet55"]:
-        notes.append(f"Pre-trained on {', '.join(pretrained)} instead of ShapeNet.")
-    return notes
+    better = []
+    if not restored.empty:
+        restored = restored[restored["copy_input"] > 0]
+        better = restored[restored["restored"] < restored["copy_input"]]["label"].tolist()
+    pretrained = {r["data"]["train"]["name"] for r in found
+                  if "restoration" in r["metrics"] and "train" in r["data"]}  # fmt: skip
+    notes = [  # whether it applies, and the text
+        (metrics & {"test", "probes"},
+         "Accuracies are hits over the true number of test shapes; the epoch is never chosen on "
+         "the test set. The gain is paired by seed. Its 95 % interval (Student's t over seeds) "
+         "decides whether it is significant. The bootstrap interval over test shapes and McNemar's "
+         "test in each seed vary the test shapes only: they say nothing about another seed."),
+        (unpaired,
+         "No interval over shapes and no McNemar's test where variants were tested on different "
+         f"shapes or in another order: {'; '.join(unpaired)}."),
+        (not fine_tuned.empty and fine_tuned["published"].notna().any(),
+         f"'Corrected' is the paper's figure over {TEST_SHAPES:,} shapes: its authors' code "
+         f"divides by {DIVISOR:,}."),
+        (others,
+         f"Tested on {_listed(others)}, not on ModelNet40: only the sign and the order of the "
+         "gains are comparable with the paper's columns."),
+        (sizes, f"Not the whole test split: {_listed(sizes)} of its {TEST_SHAPES:,} shapes."),
+        (small,
+         f"Models and schedule are those of the preset {_listed(small)}, smaller than the "
+         "paper's."),
+        (not robust.empty and old,
+         "Robustness: measured before density, density_inc, occlusion, lidar and the frame of all "
+         "corruptions were corrected. Run the suite again before using the corruption columns."),
+        (not robust.empty and not old,
+         "Robustness: corruptions are this library's, with the strengths and the frame of "
+         "ModelNet40-C; occlusion, lidar and density_inc are approximated from the cloud. Only "
+         "the table of ModelNet40-C's own files is comparable with published figures."),
+        (episodes,
+         "Few-shot columns such as '5 way 10 shot' drew support and queries from the test split "
+         "and left small classes out. They are not comparable with published figures; columns "
+         "such as 5w10s are."),
+        (True in changed,
+         "Code: what decides these numbers has changed since they were measured. Run the suite "
+         "again before comparing them with new runs."),
+        (True not in changed and None in changed,
+         "Code: it is unknown whether it has changed since these numbers were measured."),
+        (not restored.empty and not better,
+         "No model here restores better than copying its input does: the pre-training is too "
+         "short for its task, so these gains say nothing about SeRP trained in full."),
+        (0 < len(better) < len(restored),
+         f"Only these restore better than copying the input: {'; '.join(better)}."),
+        (pretrained - {"shapenet55"},
+         f"Pre-trained on {_listed(pretrained)} instead of ShapeNet."),
+    ]  # fmt: skip
+    return [note for applies, note in notes if applies]
 
 
-def _restoration_notes(restored: pd.DataFrame) -> list[str]:
-    """Say which variants restore better than copying their input does."""
-    if restored.empty:
-        return []
-    restored = restored[restored["copy_input"] > 0]
-    better = restored[restored["restored"] < restored["copy_input"]]
-    if better.empty and not restored.empty:
-        return [
-            "No model here restores better than copying its input does: the pre-training is too "
-            "short for its task, so these gains say nothing about SeRP trained in full."
-        ]
-    if 0 < len(better) < len(restored):
-        return [f"Only these restore better than copying the input: {'; '.join(better['label'])}."]
-    return []
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(sorted(map(str, values)))
 
 
 def environment_line(found: Records) -> str:
     """Name the runs, the minutes, devices, torch versions and revisions of the records."""
-
-    def all_of(pick: Callable[[dict], Any]) -> str:
-        return ", ".join(sorted({str(pick(r["environment"])) for r in found}))
-
+    environments = [r["environment"] for r in found]
+    revisions = {(e["git"]["revision"] or "unknown")[:10] for e in environments}
     return (
         f"{len(found)} runs, {sum(r['seconds'] for r in found) / 60:.1f} minutes of computing on "
-        f"{all_of(lambda e: e['device'])}; torch {all_of(lambda e: e['packages']['torch'])}; "
-        f"revision {all_of(lambda e: (e['git']['revision'] or 'unknown')[:10])}"
+        f"{_listed({e['device'] for e in environments})}; "
+        f"torch {_listed({e['packages']['torch'] for e in environments})}; "
+        f"revision {_listed(revisions)}"
     )

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from serplib.evaluation.significance import mean_sd
@@ -71,10 +72,8 @@ def _compare_variant(group: Records, committed: Records, notes: list[str]) -> li
 
     rows = []
     for (metric, key), (measure, factor) in MEASURES.items():
-        yours, ours = (
-            [factor * r["metrics"][metric][key] for r in records if metric in r["metrics"]]
-            for records in (group, committed)
-        )
+        yours, ours = ([factor * r["metrics"][metric][key] for r in rs if metric in r["metrics"]]
+                       for rs in (group, committed))  # fmt: skip
         if not yours or not ours:
             continue
         if len(ours) < 2:
@@ -85,27 +84,23 @@ def _compare_variant(group: Records, committed: Records, notes: list[str]) -> li
         scale = sd * math.sqrt(1 / len(ours) + 1 / len(yours))
         exact = math.isclose(your_mean, mean, rel_tol=1e-6)
         statistic = 0.0 if exact else abs(difference) / scale if scale else math.inf
-        rows.append(
-            {
-                "variant": label_of(group[0]),
-                "measure": measure,
-                "committed": f"{mean:.2f} ± {sd:.2f} ({len(ours)})",
-                "yours": f"{your_mean:.2f} ± {your_sd:.2f} ({len(yours)})".replace(" ± nan", ""),
-                "difference": f"{difference:+.2f}",
-                "p": 2 * float(t.sf(statistic, len(ours) - 1)),
-            }
-        )
+        row = {
+            "variant": label_of(group[0]),
+            "measure": measure,
+            "committed": f"{mean:.2f} ± {sd:.2f} ({len(ours)})",
+            "yours": f"{your_mean:.2f} ± {your_sd:.2f} ({len(yours)})".replace(" ± nan", ""),
+            "difference": f"{difference:+.2f}",
+            "p": 2 * float(t.sf(statistic, len(ours) - 1)),
+        }
+        rows.append(row)
     return rows
 
 
 def _holm(p_values: list[float]) -> list[float]:
     """Adjust p values for the number of comparisons (Holm, 1979)."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    adjusted, largest = [0.0] * len(p_values), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
-        adjusted[i] = largest
-    return adjusted
+    p, order = np.array(p_values), np.argsort(p_values)
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return p.tolist()
 
 
 def _settings(record: dict[str, Any]) -> dict[str, str]:

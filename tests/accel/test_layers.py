@@ -10,9 +10,10 @@ from torch import nn
 
 from serplib import accel
 from serplib.accel import layers
-from serplib.classifier import Classifier
+from serplib.classifier import Classifier, autoencoder
 from serplib.perturbation import Perturbation
 from serplib.pointnet import PointNetConfig, PointNetEncoder, SerpPointNet, SharedLayer
+from serplib.presets import build
 from serplib.pretext import Corruption, Pretext
 from serplib.seeding import named_generator
 
@@ -205,3 +206,13 @@ def test_training_fuses_its_model():
     task = Pretext(model(input_transform=False), Corruption(Perturbation(2, 3), num_points=20))
     pretrain(task, draw(4, 20, 3), draw(2, 20, 3), Optim(epochs=1, batch_size=2), 0)
     assert type(task.model) is layers.SerpPointNet
+
+
+@pytest.mark.parametrize("name", ["pointnet", "transformer"])
+def test_a_compiled_encoder_is_the_plain_one(name):
+    """`torch.compile` traces plain PyTorch: Numba's dispatcher cannot be traced."""
+    encoder = autoencoder(build("quick"), name).encoder.eval()
+    clouds = draw(2, 64, 3)
+    with torch.no_grad():
+        compiled = torch.compile(encoder, backend="eager")(clouds)
+        torch.testing.assert_close(compiled, encoder(clouds), rtol=1e-4, atol=1e-5)

@@ -1,6 +1,7 @@
 """The command line: exit status, one-line errors, and what the doctor finds."""
 
 import json
+import runpy
 from types import SimpleNamespace
 
 import pytest
@@ -74,7 +75,7 @@ def test_run_list_names_the_suites():
 
 
 def test_doctor_is_content_here():
-    states = {f.what: f.state for f in doctor.examine()}
+    states = {what: finding.state for what, finding in doctor.examine().items()}
     assert "problem" not in states.values(), states
     assert ask("doctor").exit_code == 0
 
@@ -114,6 +115,14 @@ def _no_kernel(patch, folder):
 
 def _load_fails(error):
     return _put(accel, "_load", lambda name: (None, error))
+
+
+def _no_cache(patch, folder):
+    """Numba finds no folder for its cache: the text about it is made at the import."""
+    patch.setattr(cpu.numba_ops, "cached", False)
+    imported = runpy.run_path(cpu.__file__)
+    for name in ("CAVEAT", "FIX"):
+        patch.setattr(cpu, name, imported[name])
 
 
 def _read_only(patch, folder):
@@ -165,8 +174,8 @@ FAULTS = {
         ("Numba", "note", "broken: AttributeError", "set SERP_FAST=0"),
     ),
     "Numba without a cache": (
-        lambda patch, folder: patch.setattr(cpu.numba_ops, "cached", False),
-        ("Numba", "note", "no writable folder", "NUMBA_CACHE_DIR"),
+        _no_cache,
+        ("Numba", "note", "no writable cache folder", "NUMBA_CACHE_DIR"),
     ),
     "Numba switched off": (
         _put(accel, "_enabled", False),
@@ -211,14 +220,14 @@ FAULTS = {
 @pytest.mark.parametrize("planted", FAULTS)
 def test_doctor_finds_a_planted_fault_and_names_the_fix(planted, monkeypatch, tmp_path):
     plant, (what, state, detail, fix) = FAULTS[planted]
-    before = {f.what: f.state for f in doctor.examine()}
+    before = {name: finding.state for name, finding in doctor.examine().items()}
     if before[what] != "ok":
         pytest.skip(f"{what} is a {before[what]} here without any planting")
     plant(monkeypatch, tmp_path)
-    found = {f.what: f for f in doctor.examine()}
+    found = doctor.examine()
     assert found[what].state == state
     assert detail in found[what].detail and fix in found[what].fix
-    others = {f.what: f.state for f in found.values() if f.what != what}
+    others = {name: finding.state for name, finding in found.items() if name != what}
     assert others == {name: state for name, state in before.items() if name != what}
     done = ask("doctor")
     assert done.exit_code == (1 if state == "problem" else 0)

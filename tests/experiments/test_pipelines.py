@@ -128,6 +128,20 @@ def test_probing_is_its_library_calls(pretrained, tmp_path, pretrained_encoder):
     assert torch.equal(shown["features"], embed(test.points))
 
 
+@pytest.mark.parametrize("pipeline", [pipelines.pretrain, pipelines.finetune])
+def test_a_longer_schedule_goes_on_knowingly_and_is_recorded(pipeline, tmp_path):
+    small = {"valid_shapes": 4} if pipeline is pipelines.pretrain else {"test_shapes": 8}
+    given = {"model": "pointnet", "train_shapes": 60, "folder": str(tmp_path), **small}
+    kind = "pretrain_pointnet" if pipeline is pipelines.pretrain else "finetune.optim"
+    changes = [CHANGES | {f"{kind}.epochs": epochs} for epochs in (1, 2)]
+    first, _ = pipeline(changes=changes[0], **given)
+    with pytest.raises(ValueError, match="extend=True"):
+        pipeline(changes=changes[1], **given)
+    second, _ = pipeline(changes=changes[1], extend=True, **given)
+    assert second["history"][:1] == first["history"] and len(second["history"]) == 2
+    assert second["parameters"]["extend"] and "extend" not in first["parameters"]
+
+
 def test_figure4_and_leakage_are_their_library_calls(pretrained, tmp_path):
     encoder = pretrained[0] / "encoder.safetensors"
     record, panels = pipelines.figure4(

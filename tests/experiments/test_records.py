@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from serplib.data.common import Clouds
 from serplib.experiments import records
+from serplib.experiments.identity import digest
 
 
 def clouds(num=4, split="train"):
@@ -152,7 +153,11 @@ def test_a_record(tmp_path):
         "num_points": 16,
         "num_classes": 2,
         "checksum": "abc123",
+        "labels": digest(clouds(2).labels),
     }
+    turned = clouds(3).subset(torch.tensor([1, 0, 2]))
+    other = records.make({}, {"test": clouds(3), "again": turned}, {}, [], 1.0)["data"]
+    assert other["test"]["labels"] != other["again"]["labels"]  # the order is recorded
     assert set(record["data"]) == {"train", "test"}
     finished = datetime.datetime.fromisoformat(record["finished"])
     assert finished.utcoffset() == datetime.timedelta(0)

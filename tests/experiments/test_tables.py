@@ -58,6 +58,51 @@ def test_rows_average_over_seeds():
     assert rows.gain_text.tolist() == ["", "+10.00 [+10.00, +10.00] significant gain"]
 
 
+SPOILED = {  # what differs, and how it is said
+    "name": ("data", {"name": "modelnet40"}, "name of the test set: modelnet40, objects"),
+    "copy": ("data", {"checksum": "b"}, "checksum of the test set: a, b"),
+    "order": ("data", {"labels": "d"}, "labels of the test set: c, d"),
+    "number": ("data", {"num_shapes": 39}, "num shapes of the test set: 39, 40"),
+    "subset": ("parameters", {"data_seed": 1}, "data_seed of the subset: 0, 1"),
+}
+
+
+@pytest.mark.parametrize("kind", SPOILED)
+def test_bits_of_other_shapes_or_another_order_are_not_paired(kind):
+    """The gain over seeds stays; what pairs shapes is empty, and a note says why."""
+    found = [record(name, seed, 0.5 + 0.1 * (name == "ours"), scratch="scratch")
+             for name in ("scratch", "ours") for seed in (0, 1)]  # fmt: skip
+    for one in found:
+        one["data"]["test"] |= {"checksum": "a", "labels": "c"}
+        one["parameters"] |= {"data_seed": 0, "test_shapes": 40}
+    assert not tables.accuracy(found)["unpaired"].any()
+    where, change, reason = SPOILED[kind]
+    target = found[3][where]["test"] if where == "data" else found[3][where]
+    target |= change
+    if kind == "number":
+        found[3]["metrics"]["test"]["correct"] = "3" + "f" * 9 + "7"
+    row = tables.accuracy(found).loc["ours"]
+    assert row.gain == pytest.approx(10) and row.pairs == 2 and row.unpaired == reason
+    assert math.isnan(row.shapes_low) and math.isnan(row.significant)
+    summary = tables.summarize(found)
+    assert any("no McNemar's test" in n and f"ours ({reason})" in n for n in summary.notes)
+    (shown,) = summary.tables.values()
+    assert shown.loc[1, "[95 %, over shapes]"] == "" and shown.loc[1, "McNemar p < .05"] == ""
+
+
+def test_older_records_without_the_order_of_the_labels_are_paired():
+    found = [record("scratch", 0, 0.5), record("ours", 0, 0.9, scratch="scratch")]
+    found[0]["data"]["test"]["labels"] = "c"
+    assert tables.accuracy(found).significant["ours"] == 1
+
+
+def test_committed_records_of_a_suite_were_tested_on_the_same_shapes():
+    for path in records.results_folder().glob("*.json"):
+        found = records.read_json(path).get("records", [])
+        tested = [r for r in found if "test" in r["metrics"] or "probes" in r["metrics"]]
+        assert tables._unpaired(tested) == "", path
+
+
 def test_one_seed_decides_nothing():
     found = [record("scratch", 0, 0.5), record("ours", 0, 0.9, scratch="scratch")]
     assert tables.accuracy(found).gain_text["ours"] == "+40.00, one seed: not significant"
