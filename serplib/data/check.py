@@ -14,13 +14,13 @@ ABOUT = {  # name -> what it is, its licence
     "procedural": ("unlabelled unions of simple solids, made by this package", "MIT"),
     "modelnet40": ("12,311 CAD models in 40 categories, Princeton", "academic research only"),
     "shapenet55": (
-        "52,470 CAD models in 55 categories, ShapeNet",
+        "52,470 CAD models in 55 categories",
         "non-commercial research, on registration",
     ),
     "scanobjectnn_obj_bg": ("2,890 scanned objects in 15 categories, with background", _SCANNED),
     "scanobjectnn_obj_only": ("the same objects, without background", _SCANNED),
     "scanobjectnn_pb_t50_rs": ("14,298 of them, moved, rotated, scaled and cropped", _SCANNED),
-    "modelnet40_c": (
+    modelnet40_c.NAME: (
         "ModelNet40's test shapes under 15 corruptions, to measure robustness on",
         "academic research only",
     ),
@@ -44,17 +44,16 @@ def describe() -> list[dict[str, object]]:
         For each of ``ABOUT`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
         and ``where`` (text: a folder, or what to do where there is none).
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, (what, licence) in ABOUT.items():
         found, where = True, "made when asked for"
-        if name not in BUILT_IN:
-            try:
-                with remedy(name):
+        try:
+            with remedy(name):
+                if name not in BUILT_IN:
                     where = str(READERS.get(name, modelnet40_c).locate())
-            except DataError as error:
-                found, where = False, str(error)
-        row = {"name": name, "what": what, "licence": licence, "found": found, "where": where}
-        rows.append(row)
+        except DataError as error:
+            found, where = False, str(error)
+        rows.append(dict(name=name, what=what, licence=licence, found=found, where=where))
     return rows
 
 
@@ -76,17 +75,14 @@ def check(name: str) -> list[str]:
     """
     if name == modelnet40_c.NAME:
         return _check_modelnet40_c()
+    if name not in READERS:
+        return [fact for split in SPLITS for fact in _facts(load(name, split))]
     facts: list[str] = []
-    for split in SPLITS:
-        if name in READERS:
-            with remedy(name):
-                source = open_split(name, split)
-                clouds = prepare_clouds(source, split, None, 1024, seed=0, fresh=True)
-                if not facts:
-                    facts.append(f"{source.name}: {source.layout} layout in {source.root}")
-                facts += _facts(clouds)
-        else:
-            facts += _facts(load(name, split))
+    with remedy(name):
+        for split in SPLITS:
+            source = open_split(name, split)
+            facts = facts or [f"{source.name}: {source.layout} layout in {source.root}"]
+            facts += _facts(prepare_clouds(source, split, None, 1024, seed=0, fresh=True))
     return facts
 
 
@@ -141,13 +137,10 @@ def _check_modelnet40_c() -> list[str]:
             raise DataError(f"{root}: holds no data_<corruption>_<severity>.npy")
     facts = [f"{modelnet40_c.NAME}: npy layout in {root}, {len(labels):,} labels of its own"]
     for name, severities in files.items():
-        sizes = []
-        for severity in severities:
-            clouds = modelnet40_c.read_modelnet40_c(root, name, severity)
-            sizes.append(clouds.points.shape[1])
-        given = ", ".join(map(str, severities))
+        clouds = [modelnet40_c.read_modelnet40_c(root, name, severity) for severity in severities]
+        sizes = [split.points.shape[1] for split in clouds]
         facts.append(
-            f"{name}: severities {given}; {min(sizes):,} to {max(sizes):,} points; airplanes are "
-            f"lowest along {up_axis(clouds)}: up"
+            f"{name}: severities {', '.join(map(str, severities))}; {min(sizes):,} to "
+            f"{max(sizes):,} points; airplanes are lowest along {up_axis(clouds[-1])}: up"
         )
     return facts

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from serplib.data.common import Clouds, DataError, normalize, sha256
-from serplib.data.formats import unreadable
+from serplib.data.formats import Read, unreadable
 from serplib.geometry import farthest_point_sample, gather
 
 BATCH = 64  # clouds thinned at once: at 8,192 points their distances still fit a CPU's cache
@@ -40,7 +40,7 @@ class Source:
         classes: names in label order.
         labels: ``(S,)`` int64.
         files: what the clouds are read from: one file a shape, or a few that hold them all.
-        read: returns the origin of shape i, for messages, and its points ``(N, 3)`` float64.
+        read: returns the origin of shape i, for messages, and its points.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Source:
     classes: tuple[str, ...]
     labels: Tensor
     files: list[Path]
-    read: Callable[[int], tuple[object, np.ndarray]]
+    read: Read
 
 
 @contextmanager
@@ -74,12 +74,7 @@ def remedy(name: str) -> Iterator[None]:
 
 
 def prepare_clouds(
-    source: Source,
-    split: str,
-    num_shapes: int | None,
-    num_points: int,
-    seed: int,
-    fresh: bool = False,
+    source: Source, split: str, num_shapes: int | None, num_points: int, seed: int, fresh=False
 ) -> Clouds:
     """Read a split, or a subset of it, as clouds of equal size on the unit sphere.
 
@@ -92,13 +87,10 @@ def prepare_clouds(
     packed = len(source.files) < len(source.labels)
     files = source.files if packed else [source.files[i] for i in index]
 
-    def read() -> Iterator[tuple[object, np.ndarray]]:
-        return (source.read(i) for i in index.tolist())
-
     def make() -> tuple[Tensor, str]:
-        return fit(read(), len(index), num_points), sha256(files)
+        return fit(map(source.read, index.tolist()), len(index), num_points), sha256(files)
 
-    if source.layout == "h5" and len(next(read())[1]) == num_points:
+    if source.layout == "h5" and len(source.read(int(index[0]))[1]) == num_points:
         points, checksum = make()  # reading the cache would take as long
     else:
         detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}"
@@ -180,9 +172,8 @@ def fit(clouds: Iterable[tuple[object, np.ndarray]], total: int, num_points: int
     for size, same in groupby(clouds, key=lambda pair: len(pair[1])):
         while batch := list(islice(same, BATCH)):
             if size < num_points:
-                raise DataError(
-                    f"{batch[0][0]}: {size:,} points, fewer than num_points={num_points:,}"
-                )
+                counts = f"{size:,} points, fewer than num_points={num_points:,}"
+                raise DataError(f"{batch[0][0]}: {counts}")
             points = normalize(torch.from_numpy(np.stack([cloud for _, cloud in batch])))
             if size > num_points:
                 index = farthest_point_sample(points.float(), num_points)  # (B, num_points)
@@ -212,29 +203,27 @@ def cached(
         make: returns clouds ``(S, N, 3)`` float32 and the checksum of their sources.
         fresh: make them again in any case.
     """
+    home, stats = folder.parent, []
     try:
-        stats = [
-            (file.relative_to(folder.parent).as_posix(), (s := file.stat()).st_size, s.st_mtime_ns)
-            for file in files
-        ]
+        for file in files:
+            stat = file.stat()
+            stats.append((file.relative_to(home).as_posix(), stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         raise unreadable(error.filename, error, "file not found") from None
     key = hashlib.sha256(repr((VERSION, detail, stats)).encode()).hexdigest()
     path = folder / f"{key[:24]}.safetensors"
-    if not fresh:
-        try:
-            with safe_open(path, "pt") as file:
-                points, checksum = file.get_tensor("points"), file.metadata()["checksum"]
+    with suppress(OSError, SafetensorError, KeyError, TypeError):  # absent or damaged: made again
+        if not fresh:
+            with safe_open(path, "pt") as kept:
+                points, checksum = kept.get_tensor("points"), kept.metadata()["checksum"]
             if points.dtype == torch.float32 and points.isfinite().all():
                 return points, checksum
-        except (OSError, SafetensorError, KeyError, TypeError):
-            pass  # absent or damaged: made again below
     points, checksum = make()
     part = path.with_suffix(f".{os.getpid()}")
     try:
         # The mode decides, not the attempt: an administrator may write where nobody should.
-        if not folder.parent.stat().st_mode & 0o222:
-            raise PermissionError(f"{folder.parent} is read-only")
+        if not home.stat().st_mode & 0o222:
+            raise PermissionError(f"{home} is read-only")
         folder.mkdir(exist_ok=True)
         save_file({"points": points}, part, metadata={"checksum": checksum})
         part.replace(path)
@@ -243,7 +232,7 @@ def cached(
             part.unlink(missing_ok=True)
         warnings.warn(
             f"clouds are not cached ({error}) and will be prepared again at each load: make "
-            f"{folder.parent} writable and free some space, or link its files into your own folder",
+            f"{home} writable and free some space, or link its files into your own folder",
             stacklevel=3,
         )
     return points, checksum
