@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from serplib.data import BUILT_IN, READERS, SPLITS, load, modelnet40_c, open_split
+from serplib.data import BUILT_IN, READERS, SPLITS, load, modelnet40_c, open_split, own
 from serplib.data.common import Clouds, DataError
 from serplib.data.prepare import prepare_clouds, remedy, repeated_points
 
@@ -41,8 +41,8 @@ def describe() -> list[dict[str, object]]:
     """Describe the data sets, for a table.
 
     Returns:
-        For each of ``ABOUT`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
-        and ``where`` (text: a folder, or what to do where there is none).
+        For each of ``ABOUT`` and each own set a dict of ``name``, ``what``, ``licence`` (text),
+        ``found`` (bool) and ``where`` (text: a folder, or what to do where there is none).
     """
     rows: list[dict[str, object]] = []
     for name, (what, licence) in ABOUT.items():
@@ -54,30 +54,43 @@ def describe() -> list[dict[str, object]]:
         except DataError as error:
             found, where = False, str(error)
         rows.append(dict(name=name, what=what, licence=licence, found=found, where=where))
+    for name in own.names():
+        about = {"name": name, "what": "your own shapes", "licence": "yours"}
+        rows.append({**about, "found": True, "where": str(own.find(name))})
     return rows
 
 
-def check(name: str) -> list[str]:
+def check(name: str, skip_bad: bool = False) -> list[str]:
     """Read a whole data set, as training would, and report what was found.
 
     A real set is read from its own files, never from the cache, which is made anew: ShapeNet55
     or a tree of meshes takes minutes.
 
     Args:
-        name: one of ``ABOUT``.
+        name: one of ``ABOUT``, or of an own set.
+        skip_bad: leave the bad shapes of an own set out, now and whenever it is loaded.
 
     Returns:
         Facts, a line each: the folder and layout; for each split its counts, labels, range of
-        values, sha256 and, where it can be told, the axis that points up.
+        values, sha256 and, where it can be told, the axis that points up. Of an own set also sizes,
+        mean sides and duplicates.
 
     Raises:
         DataError: the set is unknown, missing or damaged, or holds another number of shapes.
     """
+    if root := own.find(name):
+        facts, num_points = own.facts(root, name, skip_bad)
+        for split in sorted({shape.split for shape in own.list_shapes(root)}, reverse=True):
+            source = own.read(root, split, name)
+            facts += _facts(prepare_clouds(source, split, None, num_points, seed=0, fresh=True))
+        return facts
+    if skip_bad:
+        raise DataError(f"{name!r} is no folder of your own: a published set is not cut")
     if name == modelnet40_c.NAME:
         return _check_modelnet40_c()
     if name not in READERS:
         return [fact for split in SPLITS for fact in _facts(load(name, split))]
-    facts: list[str] = []
+    facts = []
     with remedy(name):
         for split in SPLITS:
             source = open_split(name, split)
@@ -115,7 +128,8 @@ def _facts(clouds: Clouds) -> list[str]:
         facts.append(message)
     if clouds.labels is not None:
         count = torch.bincount(clouds.labels, minlength=len(clouds.classes))  # (classes,)
-        if len(count) > len(clouds.classes) or (len(clouds) >= 1024 and count.min() == 0):
+        full = name not in (*COUNTS, *BUILT_IN) or len(clouds) < 1024 or count.min() > 0
+        if len(count) > len(clouds.classes) or not full:
             raise DataError(f"{name}, {split}: labels do not fill the classes")
         facts.append(
             f"{split}: labels {clouds.labels.min()} to {clouds.labels.max()}, "

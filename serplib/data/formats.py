@@ -163,7 +163,7 @@ def read_npy(path: Path) -> np.ndarray:
     return _xyz(open_npy(path), path)
 
 
-def _h5_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
+def h5_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     """Return an array of an h5 file, unread, after a check of its size and place."""
     data = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(data, h5py.Dataset) or data.shape is None:
@@ -186,7 +186,7 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
         ``(S, N, 3)`` in the file's float type, its values not checked yet; ``(S,)`` int64.
     """
     with reading(path, "not a readable h5 file"), h5py.File(path, "r") as file:
-        data, label = _h5_array(file, "data", path), _h5_array(file, "label", path)
+        data, label = h5_array(file, "data", path), h5_array(file, "label", path)
         if data.dtype.kind != "f" or data.ndim != 3 or data.shape[2] != 3:
             raise DataError(
                 f"{path}: 'data' is {data.dtype} {data.shape}; expected floats (S, N, 3)"

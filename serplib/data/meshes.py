@@ -1,18 +1,21 @@
-"""Meshes in the OFF format, and points sampled on their surface (paper, section 4.1)."""
+"""Meshes, and points sampled on their surface (paper, section 4.1)."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from serplib.data.common import DataError
-from serplib.data.formats import check_points, read_text
+from serplib.data.formats import MAX_TEXT, check_points, read_text, reading
 
+MESHES = (".off", ".obj", ".stl", ".ply", ".glb")
 SURFACE_POINTS = 2048  # sampled on a mesh, as PointNet's authors did
 LIES = "follow: cut short, or the header lies"
 MAX_CORNERS = 512  # of a polygon that needs ear clipping, which takes cubic time
@@ -183,8 +186,28 @@ def _doubled_area(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
 
 
 def read_mesh(path: Path) -> np.ndarray:
-    """Read a mesh and sample ``SURFACE_POINTS`` points on it: ``(N, 3)`` float64."""
-    return sample_surface(*read_off(path), SURFACE_POINTS, path)
+    """Read a mesh and sample ``SURFACE_POINTS`` points on it: ``(N, 3)`` float64.
+
+    Formats other than OFF are read by trimesh, without materials and without the files that they
+    refer to. A file of points alone, such as a scan in ``.ply``, gives its points.
+
+    Raises:
+        DataError: the file is no mesh, or has no area.
+    """
+    kind = path.suffix.lower()
+    if kind == ".off":
+        return sample_surface(*read_off(path), SURFACE_POINTS, path)
+    with reading(path, f"not a readable {kind} file", MAX_TEXT):
+        import trimesh  # only here: the other sets do not need it
+
+        content = io.BytesIO(path.read_bytes())  # not a path: nothing beside the file is opened
+        scene = trimesh.load_scene(content, file_type=kind[1:], process=False, skip_materials=True)
+        pieces: list[Any] = scene.dump()  # each where the scene puts it
+        solid = [piece for piece in pieces if len(getattr(piece, "faces", ()))]
+        mesh: Any = trimesh.util.concatenate(solid) if solid else None
+    if mesh is None:
+        return check_points(np.concatenate([np.empty((0, 3)), *(p.vertices for p in pieces)]), path)
+    return sample_surface(np.asarray(mesh.vertices), np.asarray(mesh.faces), SURFACE_POINTS, path)
 
 
 def sample_surface(

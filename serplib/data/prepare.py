@@ -38,9 +38,11 @@ class Source:
         layout: of its files, such as ``"h5"`` or ``"off"``.
         root: the folder of the set.
         classes: names in label order.
-        labels: ``(S,)`` int64.
+        labels: ``(S,)`` int64; all 0 where there are no classes.
         files: what the clouds are read from: one file a shape, or a few that hold them all.
         read: returns the origin of shape i, for messages, and its points.
+        identity: what decides the clouds beside the files and the indices, for the cache.
+        own: whether all bad shapes are named together, as in a reader's own set.
     """
 
     name: str
@@ -50,6 +52,8 @@ class Source:
     labels: Tensor
     files: list[Path]
     read: Read
+    identity: str = ""
+    own: bool = False
 
 
 @contextmanager
@@ -81,21 +85,56 @@ def prepare_clouds(
     Arguments as for `serplib.data.load`; ``fresh`` ignores the cache and writes it anew.
 
     Raises:
-        DataError: a file is damaged, or a cloud has fewer points.
+        DataError: a file is damaged, or a cloud has fewer points. Of an own set all are named.
     """
     index = choose(source.labels, num_shapes, seed)  # (S,)
     packed = len(source.files) < len(source.labels)
     files = source.files if packed else [source.files[i] for i in index]
 
     def make() -> tuple[Tensor, str]:
-        return fit(map(source.read, index.tolist()), len(index), num_points), sha256(files)
+        clouds = _read_all(source, index.tolist(), num_points)
+        return fit(clouds, len(index), num_points), sha256(files)
 
     if source.layout == "h5" and len(source.read(int(index[0]))[1]) == num_points:
         points, checksum = make()  # reading the cache would take as long
     else:
-        detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}"
+        detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}{source.identity}"
         points, checksum = cached(source.root / "cache", files, detail, make, fresh)
-    return Clouds(source.name, split, points, source.labels[index], source.classes, checksum)
+    labels = source.labels[index] if source.classes else None
+    return Clouds(source.name, split, points, labels, source.classes, checksum)
+
+
+def _read_all(
+    source: Source, index: list[int], num_points: int
+) -> Iterator[tuple[object, np.ndarray]]:
+    """Read the shapes in ``index``, each with its origin; raise at the first bad one, or the last.
+
+    Raises:
+        DataError: a shape is damaged or has fewer points.
+    """
+    faults = []
+    for i in index:
+        try:
+            origin, points = source.read(i)  # (N, 3)
+            if (size := len(points)) < num_points:
+                raise DataError(f"{origin}: {size:,} points, fewer than num_points={num_points:,}")
+        except DataError as error:
+            if not source.own:
+                raise
+            faults.append(str(error))
+        else:
+            yield origin, points
+    if faults:
+        raise faulty(source.name, faults)
+
+
+def faulty(name: str, faults: list[str]) -> DataError:
+    """Return the error that names all bad shapes of an own set, a line each."""
+    return DataError(
+        "\n".join([f"{name}: {len(faults):,} bad shapes", *faults])
+        + f"\nMend or delete them, or go on without: 'serp data check {name} --skip-bad'",
+        advised=True,
+    )
 
 
 def repeated_points(clouds: Clouds) -> str | None:
@@ -159,21 +198,15 @@ def fit(clouds: Iterable[tuple[object, np.ndarray]], total: int, num_points: int
     Args:
         clouds: pairs of the origin of a cloud and its points, ``(N, 3)`` float64; N may vary.
         total: S, how many there are.
-        num_points: of each.
+        num_points: of each, at most N.
 
     Returns:
         ``(S, num_points, 3)`` float32, each centred on its mean, its farthest point at radius 1.
-
-    Raises:
-        DataError: a cloud has fewer than ``num_points`` points.
     """
     out = torch.empty(total, num_points, 3)  # (S, num_points, 3)
     done = 0
     for size, same in groupby(clouds, key=lambda pair: len(pair[1])):
         while batch := list(islice(same, BATCH)):
-            if size < num_points:
-                counts = f"{size:,} points, fewer than num_points={num_points:,}"
-                raise DataError(f"{batch[0][0]}: {counts}")
             points = normalize(torch.from_numpy(np.stack([cloud for _, cloud in batch])))
             if size > num_points:
                 index = farthest_point_sample(points.float(), num_points)  # (B, num_points)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from serplib.experiments.report import Report
@@ -27,6 +27,9 @@ app.add_typer(data_app, name="data")
 console = Console()
 Profile = Annotated[str | None, typer.Option(help="quick, laptop or full")]
 Seeds = Annotated[int | None, typer.Option(help="number of seeds, from the first")]
+Dataset = Annotated[
+    str | None, typer.Option(help="data set of every run, such as a folder of your own shapes")
+]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
@@ -54,7 +57,7 @@ def data_list() -> None:
     """List the data sets of the course and where they were found."""
     from serplib.data.check import describe
 
-    table = Table("name", "what", "licence", "found")
+    table = Table(Column("name", no_wrap=True), "what", "licence", Column("found", overflow="fold"))
     for row in describe():
         where = str(row["where"]) if row["found"] else "not found: see datasets/README.md"
         table.add_row(
@@ -64,13 +67,18 @@ def data_list() -> None:
 
 
 @data_app.command("check")
-def data_check(name: str) -> None:
+def data_check(
+    name: str,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="go on without the bad shapes of your own set")
+    ] = False,
+) -> None:
     """Read a whole data set and compare it with its published counts and ranges."""
     from serplib.data import DataError
     from serplib.data.check import check
 
     try:
-        for fact in check(name):
+        for fact in check(name, skip_bad):
             console.print(f"[green]ok[/] {escape(fact)}")
     except DataError as error:
         raise _refuse(error) from None
@@ -105,6 +113,7 @@ def run(
     ] = True,
     workers: Annotated[int | None, typer.Option(help="runs side by side")] = None,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
+    dataset: Dataset = None,
 ) -> None:
     """Execute a suite with papermill and report it. Exit status 1 if a run failed."""
     from tqdm import tqdm
@@ -117,7 +126,7 @@ def run(
             console.print(f"{name} ({', '.join(content['profiles'])}): {content['title']}")
         return
     try:
-        runs = suites.plan(suite, profile, seeds)
+        runs = suites.plan(suite, profile, seeds, dataset)
         if workers is not None and workers < 1:
             raise suites.SuiteError(f"workers is {workers}, wanted >= 1")
     except suites.SuiteError as error:
@@ -166,11 +175,12 @@ def report_command(
     keep: Annotated[
         bool, typer.Option(help="also write the records to results/, to be committed")
     ] = False,
+    dataset: Dataset = None,
 ) -> None:
     """Report the finished runs of a suite: HTML, Markdown, and tables on the terminal."""
     from serplib.experiments import report
 
-    chosen, found = _finished(suite, profile, seeds)
+    chosen, found = _finished(suite, profile, seeds, dataset)
     if keep:
         path = report.keep(suite, chosen, found)
         typer.echo(f"records kept in {path}; 'make results' writes the results page")
@@ -206,12 +216,14 @@ def verify_command(
         raise typer.Exit(1)
 
 
-def _finished(suite: str, profile: str | None, seeds: int | None) -> tuple[str, list[dict]]:
+def _finished(
+    suite: str, profile: str | None, seeds: int | None, dataset: str | None = None
+) -> tuple[str, list[dict]]:
     """Return the profile and the records of the finished runs of a suite; exit without any."""
     from serplib.experiments import suites
 
     try:
-        runs = suites.plan(suite, profile, seeds)
+        runs = suites.plan(suite, profile, seeds, dataset)
         found = suites.gather_records(runs)
     except (suites.SuiteError, ValueError) as error:
         raise _refuse(error) from None
