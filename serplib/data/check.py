@@ -14,7 +14,7 @@ ABOUT = {  # name -> what it is, its licence
     "procedural": ("unlabelled unions of simple solids, made by this package", "MIT"),
     "modelnet40": ("12,311 CAD models in 40 categories, Princeton", "academic research only"),
     "shapenet55": (
-        "52,470 CAD models in 55 categories",
+        "52,470 CAD models in 55 categories, ShapeNet",
         "non-commercial research, on registration",
     ),
     "scanobjectnn_obj_bg": ("2,890 scanned objects in 15 categories, with background", _SCANNED),

@@ -31,6 +31,7 @@ SPLITS = ("train", "test")
 TEST_SHARE = 0.2  # of each class, where the folder has no train and test
 MAX_COLUMNS = 16  # of a cloud: x, y, z, then anything
 SKIPPED = "skipped.txt"  # the shapes to go on without, as `serp data check --skip-bad` found them
+_NAMES = ("utf-8", "surrogateescape")  # how the names of files become bytes
 _PUBLISHED = {
     *("objects", "procedural", *scanobjectnn.VARIANTS),
     *(*modelnet.FOLDERS, *shapenet.FOLDERS, *scanobjectnn.FOLDERS, *modelnet40_c.FOLDERS),
@@ -71,6 +72,10 @@ class Shape:
         return check_points(values[:, :3], source)
 
 
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(*_NAMES)).hexdigest()
+
+
 def find(name: str) -> Path | None:
     """Return the folder of an own set, in ``SERP_DATA`` first and then in ``datasets/``."""
     if name in _PUBLISHED or not re.fullmatch(r"\w[\w.-]*", name):
@@ -98,7 +103,7 @@ def read(root: Path, split: str, name: str) -> Source:
     classes = tuple(sorted({shape.kind for shape in known} - {""}))
     labels = torch.tensor([classes.index(s.kind) if classes else 0 for s in shapes])  # (S,)
     files = list(dict.fromkeys(shape.file for shape in shapes))
-    identity = hashlib.sha256("\n".join(shape.origin for shape in shapes).encode()).hexdigest()
+    identity = _digest("\n".join(shape.origin for shape in shapes))
     return Source(
         name, "own", root, classes, labels, files,
         lambda i: (shapes[i].origin, shapes[i].read()), identity, own=True,
@@ -131,7 +136,7 @@ def limits(name: str) -> dict[str, Any] | None:
         "test": len(shapes) - total,
         "classes": classes,
         "labels_per_class": per_class,
-        "identity": hashlib.sha256(repr(known).encode()).hexdigest(),
+        "identity": _digest(repr(known)),
     }
 
 
@@ -175,7 +180,10 @@ def list_shapes(root: Path, skip: bool = True) -> list[Shape]:
 def skipped(root: Path) -> set[str]:
     """Return the origins that ``skipped.txt`` names; empty where there is no such file."""
     path = root / SKIPPED
-    return set(read_text(path).split("\n")) - {""} if path.is_file() else set()
+    if not path.is_file():
+        return set()
+    with reading(path, "cannot be read", MAX_TEXT):
+        return set(path.read_bytes().decode(*_NAMES).splitlines()) - {""}
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -192,7 +200,7 @@ def _with_splits(shapes: list[Shape]) -> list[Shape]:
     test = set()
     for kind in {shape.kind for shape in shapes}:
         origins = [shape.origin for shape in shapes if shape.kind == kind]
-        origins.sort(key=lambda origin: hashlib.sha256(f"split/{origin}".encode()).digest())
+        origins.sort(key=lambda origin: _digest(f"split/{origin}"))
         count = max(round(TEST_SHARE * len(origins)), 1) if len(origins) > 1 else 0
         test.update(origins[:count])
     return [
@@ -314,7 +322,15 @@ def facts(root: Path, name: str, skip_bad: bool = False) -> tuple[list[str], int
     if not shapes:
         raise DataError(f"{root}: no shape can be read", advised=True)
     if skip_bad and (bad or (root / SKIPPED).is_file()):
-        (root / SKIPPED).write_text("".join(f"{origin}\n" for origin, _ in bad), "latin-1")
+        content = "".join(f"{origin}\n" for origin, _ in bad).encode(*_NAMES)
+        try:
+            (root / SKIPPED).write_bytes(content)
+        except OSError as error:
+            raise DataError(
+                f"{root / SKIPPED}: cannot be written ({error}); make the folder writable, or move "
+                "the bad files away",
+                advised=True,
+            ) from None
     kinds = Counter(shape.file.suffix.lower() for shape in shapes)
     classes = {shape.kind for shape in shapes} - {""}
     drawn = not any(part in SPLITS for part in shapes[0].file.relative_to(root).parts)

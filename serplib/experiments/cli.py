@@ -59,11 +59,11 @@ def data_list() -> None:
 
     table = Table(Column("name", no_wrap=True), "what", "licence", Column("found", overflow="fold"))
     for row in describe():
-        where = str(row["where"]) if row["found"] else "not found: see datasets/README.md"
+        where = str(row["where"]) if row["found"] else "not found"
         table.add_row(
             *(escape(str(row[key])) for key in ("name", "what", "licence")), escape(where)
         )
-    console.print(table)
+    console.print(table, "datasets/README.md shows where a set is looked for.", sep="\n")
 
 
 @data_app.command("check")

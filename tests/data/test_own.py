@@ -183,6 +183,18 @@ def test_bad_files_are_named_together_and_can_be_left_out(root):
     assert "mine: 12 shapes" in checks.check("mine", skip_bad=True)[0]
 
 
+def test_names_in_any_script_are_left_out_and_a_read_only_folder_says_so(root):
+    folder = make(root)
+    (folder / "lamp" / "Würfel 立方体.npy").write_bytes(b"x")
+    checks.check("mine", skip_bad=True)
+    assert own.skipped(folder) == {"lamp/Würfel 立方体.npy"}
+    assert "mine: 12 shapes" in checks.check("mine")[0]
+    (folder / own.SKIPPED).unlink()
+    (folder / own.SKIPPED).mkdir()  # nobody can write a folder
+    with pytest.raises(DataError, match=r"skipped\.txt: cannot be written .*move the bad files"):
+        checks.check("mine", skip_bad=True)
+
+
 def test_too_few_points_are_named_for_every_shape(root):
     folder = make(root, 3)
     save(folder / "lamp" / "few.xyz", cloud(500, 0))
