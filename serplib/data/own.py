@@ -19,10 +19,19 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from numpy.lib import npyio
 
 from serplib.data import modelnet, modelnet40_c, scanobjectnn, shapenet
 from serplib.data.common import DataError, data_places
-from serplib.data.formats import MAX_TEXT, check_points, h5_array, open_npy, read_text, reading
+from serplib.data.formats import (
+    MAX_BYTES,
+    MAX_TEXT,
+    check_points,
+    h5_array,
+    open_npy,
+    read_text,
+    reading,
+)
 from serplib.data.meshes import MESHES, read_mesh
 from serplib.data.prepare import Source, faulty
 
@@ -237,8 +246,12 @@ def _array(path: Path, row: int | None) -> np.ndarray:
         with reading(path, "not a readable h5 file"), h5py.File(path, "r") as file:
             return _only(file, path)[() if row is None else row]
     if kind == ".npz":
-        with reading(path, "not a plain .npz file", MAX_TEXT), np.load(path) as file:
-            return file[_key(list(file), path)]
+        # Not through numpy's load(), which also opens pickles; arrays of objects are refused here.
+        with reading(path, "not a plain .npz file", MAX_TEXT), npyio.NpzFile(path) as arrays:
+            key = _key(list(arrays), path)
+            if (size := arrays.zip.getinfo(f"{key}.npy").file_size) > MAX_BYTES:
+                raise DataError(f"{path}: {key!r} declares {size:,} bytes, more than {MAX_BYTES:,}")
+            return arrays[key]
     if kind == ".pcd":
         return _read_pcd(path)
     text = re.sub(r"#[^\n]*", "", read_text(path)).replace(",", " ")

@@ -220,6 +220,16 @@ def test_a_damaged_file_is_an_error_that_names_it(root, kind, content):
         load("mine", "train", num_points=8)
 
 
+def test_an_npz_of_objects_or_of_a_huge_array_is_refused(root, monkeypatch):
+    path = save(root / "mine" / "a.npz", cloud(64, 0))
+    monkeypatch.setattr(own, "MAX_BYTES", 500)
+    with pytest.raises(DataError, match=r"a\.npz: 'points' declares 896 bytes, more than 500"):
+        load("mine", "train", num_points=8)
+    np.savez(path, points=np.array([{"a": 1}], object))
+    with pytest.raises(DataError, match=r"a\.npz: not a plain \.npz file"):
+        load("mine", "train", num_points=8)
+
+
 def test_a_mesh_opens_no_other_file(root, monkeypatch):
     secret = root / "secret.mtl"
     secret.write_text("newmtl a\nmap_Kd ../secret.png\n")
