@@ -247,9 +247,11 @@ def _array(path: Path, row: int | None) -> np.ndarray:
             return _only(file, path)[() if row is None else row]
     if kind == ".npz":
         # Not through numpy's load(), which also opens pickles; arrays of objects are refused here.
-        with reading(path, "not a plain .npz file", MAX_TEXT), npyio.NpzFile(path) as arrays:
-            key = _key(list(arrays), path)
-            if (size := arrays.zip.getinfo(f"{key}.npy").file_size) > MAX_BYTES:
+        with reading(path, "not a plain .npz file", MAX_TEXT), path.open("rb") as file:
+            arrays = npyio.NpzFile(file)
+            key, packed = _key(list(arrays), path), arrays.zip
+            assert packed is not None  # until it is closed
+            if (size := packed.getinfo(f"{key}.npy").file_size) > MAX_BYTES:
                 raise DataError(f"{path}: {key!r} declares {size:,} bytes, more than {MAX_BYTES:,}")
             return arrays[key]
     if kind == ".pcd":
