@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from types import ModuleType
 
-from serplib.data import modelnet, scanobjectnn, shapenet
+from serplib.data import modelnet, own, scanobjectnn, shapenet
 from serplib.data.common import Clouds, DataError, normalize
 from serplib.data.prepare import Source, prepare_clouds, remedy, repeated_points
 
@@ -28,7 +28,8 @@ def load(
     """Load a split of a data set, each cloud centred on its mean and scaled to the unit sphere.
 
     Args:
-        name: one of ``NAMES``: ``"objects"``, ``"modelnet40"``, ...
+        name: one of ``NAMES``: ``"objects"``, ``"modelnet40"``, ..., or that of a folder of your
+            own shapes in ``SERP_DATA`` or ``datasets/`` (see ``datasets/README.md``).
         split: ``"train"`` or ``"test"``.
         num_shapes: how many clouds. None means 1,024 of a built-in set and all of a real one, of
             which a number takes a seeded subset: one shape of each class, then each class's share.
@@ -37,14 +38,17 @@ def load(
 
     Returns:
         Clouds with ``points`` ``(S, num_points, 3)`` float32 and ``labels`` ``(S,)`` int64, or None
-        for the procedural shapes, which have no categories. A warning tells where clouds have
-        fewer distinct points than ``num_points``.
+        for sets without categories. A warning tells where clouds have fewer distinct points than
+        ``num_points``.
 
     Raises:
         DataError: the name or split is unknown, or the set is missing, damaged or too small.
     """
-    if name not in NAMES:
-        raise DataError(f"unknown data set {name!r}; accepted: {', '.join(NAMES)}")
+    if not exists(name):
+        raise DataError(
+            f"unknown data set {name!r}; accepted: {', '.join(NAMES)}, or the name of a folder of "
+            "your own shapes in SERP_DATA or datasets/"
+        )
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r} of {name}; accepted: {', '.join(SPLITS)}")
     for what, value in (("num_shapes", num_shapes), ("num_points", num_points)):
@@ -62,7 +66,14 @@ def load(
     return clouds
 
 
+def exists(name: str) -> bool:
+    """Tell whether `load` knows a data set by this name: one of ``NAMES``, or an own folder."""
+    return name in NAMES or own.find(name) is not None
+
+
 def open_split(name: str, split: str) -> Source:
     """Find a real data set and list a split of it; DataError where it is missing or damaged."""
+    if root := own.find(name):
+        return own.read(root, split, name)
     reader = READERS[name]
     return reader.read(reader.locate(), split, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from serplib.data import BUILT_IN, READERS, SPLITS, load, modelnet40_c, open_split
+from serplib.data import BUILT_IN, READERS, SPLITS, load, modelnet40_c, open_split, own
 from serplib.data.common import Clouds, DataError
 from serplib.data.prepare import prepare_clouds, remedy, repeated_points
 
@@ -20,7 +20,7 @@ ABOUT = {  # name -> what it is, its licence
     "scanobjectnn_obj_bg": ("2,890 scanned objects in 15 categories, with background", _SCANNED),
     "scanobjectnn_obj_only": ("the same objects, without background", _SCANNED),
     "scanobjectnn_pb_t50_rs": ("14,298 of them, moved, rotated, scaled and cropped", _SCANNED),
-    "modelnet40_c": (
+    modelnet40_c.NAME: (
         "ModelNet40's test shapes under 15 corruptions, to measure robustness on",
         "academic research only",
     ),
@@ -41,52 +41,61 @@ def describe() -> list[dict[str, object]]:
     """Describe the data sets, for a table.
 
     Returns:
-        For each of ``ABOUT`` a dict of ``name``, ``what``, ``licence`` (text), ``found`` (bool)
-        and ``where`` (text: a folder, or what to do where there is none).
+        For each of ``ABOUT`` and each own set a dict of ``name``, ``what``, ``licence`` (text),
+        ``found`` (bool) and ``where`` (text: a folder, or what to do where there is none).
     """
-    rows = []
+    rows: list[dict[str, object]] = []
     for name, (what, licence) in ABOUT.items():
         found, where = True, "made when asked for"
-        if name not in BUILT_IN:
-            try:
-                with remedy(name):
+        try:
+            with remedy(name):
+                if name not in BUILT_IN:
                     where = str(READERS.get(name, modelnet40_c).locate())
-            except DataError as error:
-                found, where = False, str(error)
-        row = {"name": name, "what": what, "licence": licence, "found": found, "where": where}
-        rows.append(row)
+        except DataError as error:
+            found, where = False, str(error)
+        rows.append(dict(name=name, what=what, licence=licence, found=found, where=where))
+    for name in own.names():
+        about = {"name": name, "what": "your own shapes", "licence": "yours"}
+        rows.append({**about, "found": True, "where": str(own.find(name))})
     return rows
 
 
-def check(name: str) -> list[str]:
+def check(name: str, skip_bad: bool = False) -> list[str]:
     """Read a whole data set, as training would, and report what was found.
 
     A real set is read from its own files, never from the cache, which is made anew: ShapeNet55
     or a tree of meshes takes minutes.
 
     Args:
-        name: one of ``ABOUT``.
+        name: one of ``ABOUT``, or of an own set.
+        skip_bad: leave the bad shapes of an own set out, now and whenever it is loaded.
 
     Returns:
         Facts, a line each: the folder and layout; for each split its counts, labels, range of
-        values, sha256 and, where it can be told, the axis that points up.
+        values, sha256 and, where it can be told, the axis that points up. Of an own set also sizes,
+        mean sides and duplicates.
 
     Raises:
         DataError: the set is unknown, missing or damaged, or holds another number of shapes.
     """
+    if root := own.find(name):
+        facts, num_points = own.facts(root, name, skip_bad)
+        for split in sorted({shape.split for shape in own.list_shapes(root)}, reverse=True):
+            source = own.read(root, split, name)
+            facts += _facts(prepare_clouds(source, split, None, num_points, seed=0, fresh=True))
+        return facts
+    if skip_bad:
+        raise DataError(f"{name!r} is no folder of your own: a published set is not cut")
     if name == modelnet40_c.NAME:
         return _check_modelnet40_c()
-    facts: list[str] = []
-    for split in SPLITS:
-        if name in READERS:
-            with remedy(name):
-                source = open_split(name, split)
-                clouds = prepare_clouds(source, split, None, 1024, seed=0, fresh=True)
-                if not facts:
-                    facts.append(f"{source.name}: {source.layout} layout in {source.root}")
-                facts += _facts(clouds)
-        else:
-            facts += _facts(load(name, split))
+    if name not in READERS:
+        return [fact for split in SPLITS for fact in _facts(load(name, split))]
+    facts = []
+    with remedy(name):
+        for split in SPLITS:
+            source = open_split(name, split)
+            facts = facts or [f"{source.name}: {source.layout} layout in {source.root}"]
+            facts += _facts(prepare_clouds(source, split, None, 1024, seed=0, fresh=True))
     return facts
 
 
@@ -119,7 +128,8 @@ def _facts(clouds: Clouds) -> list[str]:
         facts.append(message)
     if clouds.labels is not None:
         count = torch.bincount(clouds.labels, minlength=len(clouds.classes))  # (classes,)
-        if len(count) > len(clouds.classes) or (len(clouds) >= 1024 and count.min() == 0):
+        full = name not in (*COUNTS, *BUILT_IN) or len(clouds) < 1024 or count.min() > 0
+        if len(count) > len(clouds.classes) or not full:
             raise DataError(f"{name}, {split}: labels do not fill the classes")
         facts.append(
             f"{split}: labels {clouds.labels.min()} to {clouds.labels.max()}, "
@@ -141,13 +151,10 @@ def _check_modelnet40_c() -> list[str]:
             raise DataError(f"{root}: holds no data_<corruption>_<severity>.npy")
     facts = [f"{modelnet40_c.NAME}: npy layout in {root}, {len(labels):,} labels of its own"]
     for name, severities in files.items():
-        sizes = []
-        for severity in severities:
-            clouds = modelnet40_c.read_modelnet40_c(root, name, severity)
-            sizes.append(clouds.points.shape[1])
-        given = ", ".join(map(str, severities))
+        clouds = [modelnet40_c.read_modelnet40_c(root, name, severity) for severity in severities]
+        sizes = [split.points.shape[1] for split in clouds]
         facts.append(
-            f"{name}: severities {given}; {min(sizes):,} to {max(sizes):,} points; airplanes are "
-            f"lowest along {up_axis(clouds)}: up"
+            f"{name}: severities {', '.join(map(str, severities))}; {min(sizes):,} to "
+            f"{max(sizes):,} points; airplanes are lowest along {up_axis(clouds[-1])}: up"
         )
     return facts

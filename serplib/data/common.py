@@ -91,6 +91,12 @@ def data_folder() -> Path | None:
     return folder
 
 
+def data_places() -> list[Path]:
+    """Return the folders that are searched: the one in ``SERP_DATA`` first, then ``datasets/``."""
+    given = data_folder()
+    return [DATASETS] if given is None else [given, DATASETS]
+
+
 def find_folder(title: str, names: Sequence[str], check: str) -> Path:
     """Find the folder of a data set, in ``SERP_DATA`` first and then in ``datasets/``.
 
@@ -102,8 +108,7 @@ def find_folder(title: str, names: Sequence[str], check: str) -> Path:
     Raises:
         DataError: none of them exists; the message says where it was looked for.
     """
-    given = data_folder()
-    places = [DATASETS] if given is None else [given, DATASETS]
+    places, given = data_places(), data_folder()
     for place in places:
         for name in names:
             if os.path.isdir(place / name):  # Path.is_dir() raises where it may not look

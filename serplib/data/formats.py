@@ -10,8 +10,8 @@ import io
 import itertools
 import json
 import re
-import tokenize
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -26,11 +26,7 @@ MAX_TEXT = 1 << 29  # of one text file, which takes several times its size to pa
 MAX_RATIO = 64  # largest ratio of the size that an h5 declares to its own
 MAX_VALUE = 1e18  # squares of larger coordinates, and of their inverses, leave float32
 
-# numpy parses the header of a .npy file as Python, so a bad one fails in many ways.
-_NPY_ERRORS = (
-    *(OSError, ValueError, TypeError, EOFError, LookupError, OverflowError),
-    *(SyntaxError, tokenize.TokenError, MemoryError, RecursionError),
-)
+Read = Callable[[int], tuple[object, np.ndarray]]  # shape i: its origin, its points (N, 3) float64
 
 
 def unreadable(path: str | Path, error: Exception, what: str) -> DataError:
@@ -47,12 +43,33 @@ def unreadable(path: str | Path, error: Exception, what: str) -> DataError:
     return DataError(f"{path}: {what} ({reason})")
 
 
+@contextmanager
+def reading(path: Path, what: str, limit: int | None = None) -> Iterator[None]:
+    """Turn whatever goes wrong within into the DataError of a file, ``what`` it is not.
+
+    Raises:
+        DataError: also where there is no such file, or one of more than ``limit`` bytes.
+    """
+    try:  # a bad pickle, h5 or header of numpy fails in every way there is
+        if not path.is_file():
+            raise DataError(f"{path}: file not found")
+        if limit is not None and (size := path.stat().st_size) > limit:
+            raise DataError(f"{path}: {size:,} bytes, more than the {limit:,} that are read")
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise unreadable(path, error, what) from None
+
+
 def check_points(points: np.ndarray, source: object) -> np.ndarray:
-    """Return the cloud ``(N, 3)`` if its points can be scaled to the unit sphere.
+    """Return the cloud ``(N, 3)`` as float64 if its points can be scaled to the unit sphere.
 
     Raises:
         DataError: no points; NaN, Inf or a coordinate past 1e18; all points equal.
     """
+    with np.errstate(over="ignore", invalid="ignore"):  # named below instead
+        points = points.astype(np.float64, copy=False)
     if len(points) == 0:
         raise DataError(f"{source}: holds no points")
     if not (np.abs(points) < MAX_VALUE).all():  # false for NaN too
@@ -69,14 +86,8 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: there is no such file, or it is empty or larger.
     """
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: file not found")
-        if (size := path.stat().st_size) > MAX_TEXT:
-            raise DataError(f"{path}: {size:,} bytes, more than the {MAX_TEXT:,} that are read")
+    with reading(path, "cannot be read", MAX_TEXT):
         text = path.read_text("latin-1")
-    except (OSError, ValueError) as error:
-        raise unreadable(path, error, "cannot be read") from None
     if not text.strip():
         raise DataError(f"{path}: the file is empty")
     return text.removeprefix("\xef\xbb\xbf")  # the mark that some editors put before UTF-8
@@ -109,12 +120,6 @@ def read_list(path: Path, entry: str, what: str) -> list[str]:
     return list(names)
 
 
-def as_double(values: np.ndarray) -> np.ndarray:
-    """Convert to float64 without warnings; `check_points` names a NaN or an overflow."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return values.astype(np.float64)
-
-
 def _xyz(values: np.ndarray, source: Path) -> np.ndarray:
     """Return the points ``(N, 3)`` float64 of an array ``(N, 3)``, or ``(N, 6)`` with normals."""
     if values.ndim != 2 or values.shape[1] not in (3, 6) or values.dtype.kind != "f":
@@ -122,7 +127,7 @@ def _xyz(values: np.ndarray, source: Path) -> np.ndarray:
             f"{source}: {values.dtype} of shape {values.shape}; "
             "expected floats (N, 3), or (N, 6) with normals"
         )
-    return check_points(as_double(values[:, :3]), source)  # (N, 3)
+    return check_points(values[:, :3], source)  # (N, 3)
 
 
 def read_xyz(path: Path) -> np.ndarray:
@@ -134,21 +139,16 @@ def read_xyz(path: Path) -> np.ndarray:
     text = re.sub(r"#[^\n]*", "", read_text(path))
     if not text.strip():
         raise DataError(f"{path}: holds no points")
-    try:
+    with reading(path, "not comma-separated numbers"):
         values = np.loadtxt(io.StringIO(text), delimiter=",", ndmin=2, comments=None)
-    except (ValueError, IndexError, OverflowError) as error:
-        raise DataError(f"{path}: not comma-separated numbers ({str(error)[:120]})") from None
     return _xyz(values, path)
 
 
 def open_npy(path: Path) -> np.ndarray:
     """Map the array of a ``.npy`` file, of any shape and any type but objects."""
-    try:  # mapped, so a header that promises more than the file holds costs nothing
-        if not path.is_file():
-            raise DataError(f"{path}: file not found")
+    with reading(path, "not a plain .npy array"):
+        # Mapped, so a header that promises more than the file holds costs nothing.
         values = np.lib.format.open_memmap(path, mode="r")
-    except _NPY_ERRORS as error:
-        raise unreadable(path, error, "not a plain .npy array") from None
     if values.nbytes > MAX_BYTES:
         raise DataError(f"{path}: declares {values.nbytes:,} bytes, more than {MAX_BYTES:,}")
     return values
@@ -163,7 +163,7 @@ def read_npy(path: Path) -> np.ndarray:
     return _xyz(open_npy(path), path)
 
 
-def _h5_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
+def h5_array(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     """Return an array of an h5 file, unread, after a check of its size and place."""
     data = file[key] if isinstance(file.get(key, getlink=True), h5py.HardLink) else None
     if not isinstance(data, h5py.Dataset) or data.shape is None:
@@ -185,25 +185,21 @@ def read_h5(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         ``(S, N, 3)`` in the file's float type, its values not checked yet; ``(S,)`` int64.
     """
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: file not found")
-        with h5py.File(path, "r") as file:
-            data, label = _h5_array(file, "data", path), _h5_array(file, "label", path)
-            if data.dtype.kind != "f" or data.ndim != 3 or data.shape[2] != 3:
-                raise DataError(
-                    f"{path}: 'data' is {data.dtype} {data.shape}; expected floats (S, N, 3)"
-                )
-            if label.dtype.kind not in "iu" or label.shape not in ((len(data), 1), (len(data),)):
-                raise DataError(
-                    f"{path}: 'label' is {label.dtype} {label.shape}; expected whole numbers "
-                    f"{(len(data), 1)} or {(len(data),)}, one for each cloud"
-                )
-            if len(data) == 0:
-                raise DataError(f"{path}: holds no clouds")
-            return data[:], label[:].reshape(-1).astype(np.int64)  # (S, N, 3), (S,)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError) as error:
-        raise unreadable(path, error, "not a readable h5 file") from None
+    with reading(path, "not a readable h5 file"), h5py.File(path, "r") as file:
+        data, label = h5_array(file, "data", path), h5_array(file, "label", path)
+        if data.dtype.kind != "f" or data.ndim != 3 or data.shape[2] != 3:
+            raise DataError(
+                f"{path}: 'data' is {data.dtype} {data.shape}; expected floats (S, N, 3)"
+            )
+        shapes = (len(data), 1), (len(data),)
+        if label.dtype.kind not in "iu" or label.shape not in shapes:
+            raise DataError(
+                f"{path}: 'label' is {label.dtype} {label.shape}; expected whole numbers "
+                f"{shapes[0]} or {shapes[1]}, one for each cloud"
+            )
+        if len(data) == 0:
+            raise DataError(f"{path}: holds no clouds")
+        return data[:], label[:].reshape(-1).astype(np.int64)  # (S, N, 3), (S,)
 
 
 def check_labels(labels: np.ndarray, num_classes: int, source: object) -> None:
@@ -239,9 +235,7 @@ def check_names(file: Path, labels: np.ndarray, classes: Sequence[str]) -> None:
                 )
 
 
-def read_h5_files(
-    files: Sequence[Path], classes: Sequence[str]
-) -> tuple[Callable[[int], tuple[str, np.ndarray]], Tensor]:
+def read_h5_files(files: Sequence[Path], classes: Sequence[str]) -> tuple[Read, Tensor]:
     """Read the h5 files of a split, one after the other.
 
     Args:
@@ -249,8 +243,7 @@ def read_h5_files(
         classes: names, in the order of the files' labels.
 
     Returns:
-        A function that gives shape i as its origin and its points ``(N, 3)`` float64, checked when
-        it is called; and the labels ``(S,)`` int64.
+        The function that reads a shape, and the labels ``(S,)`` int64.
     """
     rows, labels = [], []
     for file in files:
@@ -259,9 +252,14 @@ def read_h5_files(
         check_names(file, label, classes)
         rows += [(f"{file}, shape {row}", cloud) for row, cloud in enumerate(data)]
         labels.append(label)
+    return in_turn(rows), torch.from_numpy(np.concatenate(labels))  # (S,)
 
-    def read(i: int) -> tuple[str, np.ndarray]:
-        source, cloud = rows[i]
-        return source, check_points(as_double(cloud), source)  # (N, 3)
 
-    return read, torch.from_numpy(np.concatenate(labels))  # (S,)
+def one_each(files: Sequence[Path], reader: Callable[[Path], np.ndarray]) -> Read:
+    """Return the function that reads shape i from file i."""
+    return lambda i: (files[i], reader(files[i]))
+
+
+def in_turn(rows: Sequence[tuple[str, np.ndarray]]) -> Read:
+    """Return the function that checks and returns row i of ``rows``, an origin and its points."""
+    return lambda i: (rows[i][0], check_points(rows[i][1], rows[i][0]))

@@ -1,19 +1,23 @@
-"""Meshes in the OFF format, and points sampled on their surface (paper, section 4.1)."""
+"""Meshes, and points sampled on their surface (paper, section 4.1)."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import re
-import warnings
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from serplib.data.common import DataError
-from serplib.data.formats import check_points, read_text
+from serplib.data.formats import MAX_TEXT, check_points, read_text, reading
 
+MESHES = (".off", ".obj", ".stl", ".ply", ".glb")
 SURFACE_POINTS = 2048  # sampled on a mesh, as PointNet's authors did
+LIES = "follow: cut short, or the header lies"
 MAX_CORNERS = 512  # of a polygon that needs ear clipping, which takes cubic time
 
 
@@ -31,7 +35,8 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
         DataError: the file is not such a mesh, or holds other counts than its header declares.
     """
     text = re.sub(r"#[^\n]*", "", read_text(path)).strip()
-    keyword, binary, body = _split_keyword(text)
+    pattern = r"\A((?:ST)?C?N?4?n?OFF|off|)\s*(BINARY|)\s*(.*)"
+    keyword, binary, body = re.findall(pattern, text, re.DOTALL)[0]
     if not keyword and not body[:1].isdecimal():
         raise DataError(f"{path}: begins with {body[:20]!r}; expected 'OFF'")
     if binary or re.search("[4n]", keyword):
@@ -39,55 +44,40 @@ def read_off(path: Path) -> tuple[np.ndarray, np.ndarray]:
     declared = body.split(None, 3)[:3]
     if len(declared) < 2 or not all(re.fullmatch(r"-?\d{1,18}", count) for count in declared[:2]):
         raise DataError(f"{path}: no counts of vertices and faces after 'OFF'")
-    lines = [line for line in body.split("\n") if line.strip()]
-    sizes = np.array([len(line.split()) for line in lines])  # (L,) numbers on each line
-    numbers = _numbers(lines, int(sizes.sum()), path)
+    lines = [line.strip() for line in body.split("\n") if line.strip()]
+    rows = [_floats(line, path) for line in lines]
+    numbers = np.array(list(chain.from_iterable(rows)))  # (W,) float64, of all lines
     num_vertices, num_faces = int(declared[0]), int(declared[1])
     says = f"{path}: the header declares {' '.join(declared)!r} (vertices, faces, edges), but"
     if num_vertices < 3 or num_faces < 1 or num_vertices + num_faces > len(numbers):
-        raise DataError(f"{says} {len(lines) - 1} lines follow: cut short, or the header lies")
+        raise DataError(f"{says} {len(lines) - 1} lines {LIES}")
     try:
-        starts = _line_starts(lines, sizes, numbers, num_vertices, num_faces)
+        starts = _starts(
+            lines, np.array([*map(len, rows)]), numbers, num_vertices, num_faces, keyword
+        )
     except ValueError as error:
-        # With one line for each record the numbers are not wrapped: then a record is wrong.
-        lined = len(lines) == 1 + num_vertices + num_faces
-        wrapped = None if lined else _wrapped_starts(numbers, num_vertices, num_faces, keyword)
-        if wrapped is None:
-            raise DataError(f"{says} {error}") from None
-        starts = wrapped
+        raise DataError(f"{says} {error}") from None
     vertices = numbers[starts[:num_vertices, None] + np.arange(3)]  # (V, 3)
     check_points(vertices, path)
     return vertices, _triangles(numbers, starts[num_vertices:], vertices, path)
 
 
-def _split_keyword(text: str) -> tuple[str, bool, str]:
-    """Split a file into its keyword, whether it is binary, and the rest, counts first."""
-    match = re.match(r"((?:ST)?C?N?4?n?OFF|off)\s*(BINARY)?", text)
-    return (match[1], bool(match[2]), text[match.end() :].strip()) if match else ("", False, text)
+def _floats(line: str, path: Path) -> list[float]:
+    try:
+        return [float(word) for word in line.split()]
+    except ValueError:
+        raise DataError(f"{path}: line {line[:40]!r} does not hold numbers") from None
 
 
-def _numbers(lines: list[str], count: int, path: Path) -> np.ndarray:
-    """Parse the ``count`` numbers of all lines: ``(count,)`` float64."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DeprecationWarning)  # raised where parsing stops early
-        try:
-            numbers = np.fromstring(" ".join(lines), sep=" ")
-            if len(numbers) == count:
-                return numbers
-        except (DeprecationWarning, ValueError):
-            pass
-    for line in lines:
-        try:
-            [float(word) for word in line.split()]
-        except ValueError:
-            raise DataError(f"{path}: line {line.strip()[:40]!r} does not hold numbers") from None
-    raise DataError(f"{path}: holds something other than numbers")
-
-
-def _line_starts(
-    lines: list[str], sizes: np.ndarray, numbers: np.ndarray, num_vertices: int, num_faces: int
+def _starts(
+    lines: list[str],
+    sizes: np.ndarray,
+    numbers: np.ndarray,
+    num_vertices: int,
+    num_faces: int,
+    keyword: str,
 ) -> np.ndarray:
-    """Locate records that stand on one line each: ``(V + F,)`` indices into ``numbers``.
+    """Locate the records, on one line each or wrapped: ``(V + F,)`` indices into ``numbers``.
 
     Raises:
         ValueError: the lines are not those that the header declares; says which differ.
@@ -96,40 +86,31 @@ def _line_starts(
     counts = numbers[starts]
     is_vertex = (sizes >= 3) & (sizes == sizes[:1])
     is_face = (counts >= 1) & (counts == counts.round()) & (counts < sizes)
-    if len(sizes) == num_vertices + num_faces:
-        is_right = np.concatenate([is_vertex[:num_vertices], is_face[num_vertices:]])
-        if is_right.all():
-            return starts
-    found = int(np.append(~is_vertex, True).argmax())  # vertices, if the rest are faces
-    if 3 <= found < len(sizes) and is_face[found:].all():
-        follow = f"{found} vertices and {len(sizes) - found} faces"
-    elif len(sizes) == num_vertices + num_faces:
-        row = int(is_right.argmin())
-        line = lines[row + 1].strip()[:40]
-        if row < num_vertices:
-            raise ValueError(f"vertex {line!r} is not three numbers as the others are")
-        raise ValueError(f"face {line!r} does not have the corners it announces")
-    else:
-        follow = f"{len(sizes)} lines"
-    raise ValueError(f"{follow} follow: cut short, or the header lies")
-
-
-def _wrapped_starts(
-    numbers: np.ndarray, num_vertices: int, num_faces: int, keyword: str
-) -> np.ndarray | None:
-    """Locate records wrapped across lines: as `_line_starts`, or None unless all numbers fit."""
+    right = np.append(is_vertex[:num_vertices], is_face[num_vertices:])
+    lined = len(sizes) == num_vertices + num_faces  # then no number is wrapped
+    if lined and right.all():
+        return starts
     size = 3 + 3 * ("N" in keyword) + 2 * ("ST" in keyword)
-    for width in (size + 4, size + 3) if "C" in keyword else (size,):  # colours: with alpha or not
-        starts = [3 + width * i for i in range(num_vertices)]  # after three counts
+    widths = (size + 4, size + 3) if "C" in keyword else (size,)  # a colour: with alpha or not
+    for width in () if lined else widths:
+        found = [3 + width * i for i in range(num_vertices)]  # after three counts
         place = 3 + width * num_vertices
-        while len(starts) < num_vertices + num_faces and place < len(numbers):
+        while len(found) < num_vertices + num_faces and place < len(numbers):
             if not 3 <= numbers[place] < len(numbers) or numbers[place] % 1:
                 break
-            starts.append(place)
+            found.append(place)
             place += 1 + int(numbers[place])
-        if len(starts) == num_vertices + num_faces and place == len(numbers):
-            return np.array(starts)
-    return None
+        if len(found) == num_vertices + num_faces and place == len(numbers):
+            return np.array(found)
+    vertices = int(np.append(~is_vertex, True).argmax())  # lines, if the rest are faces
+    if 3 <= vertices < len(sizes) and is_face[vertices:].all():
+        raise ValueError(f"{vertices} vertices and {len(sizes) - vertices} faces {LIES}")
+    if not lined:
+        raise ValueError(f"{len(sizes)} lines {LIES}")
+    row = int(right.argmin())
+    if row < num_vertices:
+        raise ValueError(f"vertex {lines[row + 1][:40]!r} is not three numbers as the others are")
+    raise ValueError(f"face {lines[row + 1][:40]!r} does not have the corners it announces")
 
 
 def _triangles(
@@ -204,6 +185,31 @@ def _doubled_area(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
 
 
+def read_mesh(path: Path) -> np.ndarray:
+    """Read a mesh and sample ``SURFACE_POINTS`` points on it: ``(N, 3)`` float64.
+
+    Formats other than OFF are read by trimesh, without materials and without the files that they
+    refer to. A file of points alone, such as a scan in ``.ply``, gives its points.
+
+    Raises:
+        DataError: the file is no mesh, or has no area.
+    """
+    kind = path.suffix.lower()
+    if kind == ".off":
+        return sample_surface(*read_off(path), SURFACE_POINTS, path)
+    with reading(path, f"not a readable {kind} file", MAX_TEXT):
+        import trimesh  # only here: the other sets do not need it
+
+        content = io.BytesIO(path.read_bytes())  # not a path: nothing beside the file is opened
+        scene = trimesh.load_scene(content, file_type=kind[1:], process=False, skip_materials=True)
+        pieces: list[Any] = scene.dump()  # each where the scene puts it
+        solid = [piece for piece in pieces if len(getattr(piece, "faces", ()))]
+        mesh: Any = trimesh.util.concatenate(solid) if solid else None
+    if mesh is None:
+        return check_points(np.concatenate([np.empty((0, 3)), *(p.vertices for p in pieces)]), path)
+    return sample_surface(np.asarray(mesh.vertices), np.asarray(mesh.faces), SURFACE_POINTS, path)
+
+
 def sample_surface(
     vertices: np.ndarray, triangles: np.ndarray, num_points: int, source: Path
 ) -> np.ndarray:
@@ -212,11 +218,8 @@ def sample_surface(
     Args:
         vertices: ``(V, 3)`` float64.
         triangles: ``(F, 3)`` int64.
-        num_points: N.
+        num_points: N, of the ``(N, 3)`` float64 that is returned.
         source: the file; its name, without folders, seeds the generator.
-
-    Returns:
-        ``(N, 3)`` float64.
 
     Raises:
         DataError: the triangles have no area.

@@ -11,20 +11,20 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from serplib.data.common import DataError, find_folder
 from serplib.data.formats import (
-    as_double,
+    Read,
     check_labels,
-    check_points,
+    in_turn,
+    one_each,
     read_h5_files,
     read_list,
     read_npy,
     read_xyz,
 )
-from serplib.data.meshes import SURFACE_POINTS, read_off, sample_surface
+from serplib.data.meshes import read_mesh
 from serplib.data.pickled import read_dat
 from serplib.data.prepare import Source
 
@@ -39,6 +39,7 @@ FOLDERS = (
     *("modelnet40", "modelnet40_ply_hdf5_2048", "modelnet40_hdf5_2048", "modelnet40_hdf5_1024"),
     *("modelnet40_normal_resampled", "ModelNet40", "ModelNet10", "modelnet10"),
 )
+Split = tuple[tuple[str, ...], list[int], list[Path], Read]  # classes, labels, files, read
 
 
 def locate() -> Path:
@@ -58,34 +59,35 @@ def read(root: Path, split: str, name: str) -> Source:
         DataError: the layout is unknown, or its lists, labels or class folders are damaged.
     """
     layout = _layout(root)
+    if layout is None:
+        raise DataError(
+            f"{root}: none of the known layouts; expected .h5 files, perhaps with train_files.txt, "
+            "modelnet40_train.txt with .txt files, <class>/train/*.off or *.npy, or "
+            "modelnet40_train_8192pts_fps.dat"
+        )
     readers = {"h5": _h5, "txt": _text, "dat": _pickled, "off": _tree, "npy": _tree}
-    if layout:
-        return readers[layout](root, split)
-    raise DataError(
-        f"{root}: none of the known layouts; expected .h5 files, perhaps with train_files.txt, "
-        "modelnet40_train.txt with .txt files, <class>/train/*.off or *.npy, or "
-        "modelnet40_train_8192pts_fps.dat"
-    )
+    classes, labels, files, clouds = readers[layout](root, split)
+    name = f"modelnet{len(classes)}"
+    return Source(name, layout, root, classes, torch.tensor(labels), files, clouds)
 
 
 def _layout(root: Path) -> str | None:
-    if (root / "train_files.txt").is_file() or _visible(root.glob("*.h5")):
+    if (root / "train_files.txt").is_file() or visible(root.glob("*.h5")):
         return "h5"
-    if any(root.glob("modelnet[14]0_t*_8192pts_fps.dat")):
-        return "dat"
-    if any(root.glob("modelnet[14]0_*.txt")):
-        return "txt"
+    for layout, pattern in (("dat", "t*_8192pts_fps.dat"), ("txt", "*.txt")):
+        if any(root.glob(f"modelnet[14]0_{pattern}")):
+            return layout
     return _tree_layout(root)
 
 
 def _tree_layout(root: Path) -> str | None:
     for layout in ("off", "npy"):
-        if any(_visible((root / name).glob(f"t*/*.{layout}")) for name in CLASSES):
+        if any(visible((root / name).glob(f"t*/*.{layout}")) for name in CLASSES):
             return layout
     return None
 
 
-def _visible(files: Iterable[Path]) -> list[Path]:
+def visible(files: Iterable[Path]) -> list[Path]:
     """Sort files, without hidden ones such as macOS's ``._airplane_0001.off``."""
     return sorted(file for file in files if file.name[0] != "." and file.is_file())
 
@@ -102,26 +104,24 @@ def _class_names(names: list[str], source: object) -> tuple[str, ...]:
     )
 
 
-def _h5(root: Path, split: str) -> Source:
+def _h5(root: Path, split: str) -> Split:
     names_file, names = root / "shape_names.txt", list(CLASSES)
     if names_file.exists():
         names = read_list(names_file, r"\w+", "the name of a class")
     classes = _class_names(names, names_file)
     files = _h5_files(root, split)
     clouds, labels = read_h5_files(files, names)
-    standard = torch.tensor([classes.index(name) for name in names])  # the file's label -> ours
-    return Source(f"modelnet{len(classes)}", "h5", root, classes, standard[labels], files, clouds)
+    return classes, [classes.index(names[label]) for label in labels.tolist()], files, clouds
 
 
 def _h5_files(root: Path, split: str) -> list[Path]:
     """List the h5 files of a split: those in its list, otherwise by the number in their names."""
     list_file = root / f"{split}_files.txt"
     if list_file.exists():
-        return [
-            root / name for name in read_list(list_file, r"[\w.-]+\.h5", "the name of an .h5 file")
-        ]
+        names = read_list(list_file, r"[\w.-]+\.h5", "the name of an .h5 file")
+        return [root / name for name in names]
     numbered: dict[int, Path] = {}
-    for file in _visible(root.glob("*.h5")):
+    for file in visible(root.glob("*.h5")):
         if match := re.fullmatch(rf"(?:ply_data_)?{split}_?(\d*)\.h5", file.name):
             number = int(match[1] or 0)
             if number in numbered:
@@ -135,7 +135,7 @@ def _h5_files(root: Path, split: str) -> list[Path]:
     return [numbered[number] for number in order]
 
 
-def _text(root: Path, split: str) -> Source:
+def _text(root: Path, split: str) -> Split:
     names_files = [root / f"modelnet{n}_shape_names.txt" for n in (40, 10)]
     names_file = next((file for file in names_files if file.exists()), names_files[0])
     classes = _class_names(read_list(names_file, r"\w+", "the name of a class"), names_file)
@@ -144,20 +144,16 @@ def _text(root: Path, split: str) -> Source:
     kinds = [shape.rpartition("_")[0] for shape in shapes]
     if unknown := sorted(set(kinds) - set(classes)):
         raise DataError(f"{split_file}: {unknown[0]!r} is none of the {len(classes)} classes")
-    files = [root / kind / f"{shape}.txt" for kind, shape in zip(kinds, shapes, strict=True)]
-    labels = torch.tensor([classes.index(kind) for kind in kinds])  # (S,)
-    name = f"modelnet{len(classes)}"
-    return Source(
-        name, "txt", root, classes, labels, files, lambda i: (files[i], read_xyz(files[i]))
-    )
+    files = [root / kind / f"{shape}.txt" for kind, shape in zip(kinds, shapes)]
+    return classes, [classes.index(kind) for kind in kinds], files, one_each(files, read_xyz)
 
 
-def _tree(root: Path, split: str) -> Source:
+def _tree(root: Path, split: str) -> Split:
     layout = _tree_layout(root)
     classes = _class_names([name for name in CLASSES if (root / name).is_dir()], root)
     files, labels = [], []
     for label, name in enumerate(classes):
-        found = _visible((root / name / split).glob(f"*.{layout}"))
+        found = visible((root / name / split).glob(f"*.{layout}"))
         if not found:
             raise DataError(f"{root / name / split}: holds no .{layout} file; expected one a shape")
         numbered = [file for file in found if re.fullmatch(rf"{name}_\d+", file.stem)]
@@ -167,27 +163,15 @@ def _tree(root: Path, split: str) -> Source:
             found = numbered
         files += found
         labels += [label] * len(found)
-
-    def cloud(i: int) -> tuple[object, np.ndarray]:
-        if layout == "npy":
-            return files[i], read_npy(files[i])
-        return files[i], sample_surface(*read_off(files[i]), SURFACE_POINTS, files[i])
-
-    name = f"modelnet{len(classes)}"
-    return Source(name, str(layout), root, classes, torch.tensor(labels), files, cloud)
+    return classes, labels, files, one_each(files, read_npy if layout == "npy" else read_mesh)
 
 
-def _pickled(root: Path, split: str) -> Source:
+def _pickled(root: Path, split: str) -> Split:
     file = next(iter(sorted(root.glob(f"modelnet[14]0_{split}_8192pts_fps.dat"))), None)
     if file is None:
         raise DataError(f"{root / f'modelnet40_{split}_8192pts_fps.dat'}: file not found")
     classes = CLASSES if "40" in file.name[:10] else CLASSES10
     clouds, labels = read_dat(file)  # S times (N, 6), (S,)
     check_labels(labels, len(classes), file)
-
-    def cloud(i: int) -> tuple[object, np.ndarray]:
-        source = f"{file}, shape {i}"
-        return source, check_points(as_double(clouds[i][:, :3]), source)  # (N, 3)
-
-    name = f"modelnet{len(classes)}"
-    return Source(name, "dat", root, classes, torch.from_numpy(labels), [file], cloud)
+    rows = [(f"{file}, shape {row}", cloud[:, :3]) for row, cloud in enumerate(clouds)]
+    return classes, labels.tolist(), [file], in_turn(rows)

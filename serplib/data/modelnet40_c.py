@@ -31,11 +31,11 @@ def locate() -> Path:
 
 def corruption_files(root: Path) -> dict[str, tuple[int, ...]]:
     """List the corruptions of a copy, each with its severities: ``data_<name>_<severity>.npy``."""
-    found: dict[str, list[int]] = {}
+    found: dict[str, tuple[int, ...]] = {}
     for file in sorted(root.glob("data_*.npy")):
-        if match := re.fullmatch(r"data_([a-z_]+)_([1-5])", file.stem):
-            found.setdefault(match[1], []).append(int(match[2]))
-    return {name: tuple(severities) for name, severities in found.items()}
+        for name, severity in re.findall(r"^data_([a-z_]+)_([1-5])$", file.stem):
+            found[name] = (*found.get(name, ()), int(severity))
+    return found
 
 
 def read_labels(root: Path) -> Tensor:

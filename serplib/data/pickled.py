@@ -7,12 +7,13 @@ array; a file that asks for anything else ends in a ``DataError``.
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 
 from serplib.data.common import DataError
-from serplib.data.formats import unreadable
+from serplib.data.formats import reading
 
 MAX_FILE = 1 << 33  # bytes: ModelNet40 in 8,192 points with normals is 2 GB
 
@@ -26,8 +27,7 @@ def _empty_array(kind: object, shape: tuple[int, ...], code: object) -> np.ndarr
 
 def _array(buffer: bytes, kind: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
     """Stand in for ``_frombuffer`` of protocol 5; the bytes must fill the shape."""
-    values = np.frombuffer(buffer, kind)
-    return values.reshape(shape, order="F" if order == "F" else "C")
+    return np.frombuffer(buffer, kind).reshape(shape, order="F" if order == "F" else "C")
 
 
 _KNOWN = {
@@ -37,20 +37,16 @@ _KNOWN = {
     "dtype": np.dtype,
     "encode": lambda text, code: text.encode("latin-1"),  # bytes in pickles of Python 2
 }
-_HOMES = ("numpy", "_codecs", *(f"numpy.{core}.{module}" for core in ("core", "_core")
-                                for module in ("multiarray", "numeric")))  # fmt: skip
+_HOME = re.compile(r"numpy|_codecs|numpy\._?core\.(multiarray|numeric)")
 
 
 class _Arrays(pickle.Unpickler):
     """An unpickler of lists, tuples, numbers, bytes and NumPy arrays."""
 
     def find_class(self, module: str, name: str) -> object:
-        if module in _HOMES and name in _KNOWN:
+        if _HOME.fullmatch(module) and name in _KNOWN:
             return _KNOWN[name]
         raise pickle.UnpicklingError(f"it names {module}.{name}, which is not run")
-
-    def persistent_load(self, pid: object) -> object:
-        raise pickle.UnpicklingError("it refers to something outside the file")
 
 
 def read_dat(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
@@ -60,20 +56,11 @@ def read_dat(path: Path) -> tuple[list[np.ndarray], np.ndarray]:
         A list of S arrays ``(N, 3)`` or ``(N, 6)`` as in the file, values not checked yet, and
         labels ``(S,)`` int64.
     """
-    try:
-        if not path.is_file():
-            raise DataError(f"{path}: file not found")
-        if (size := path.stat().st_size) > MAX_FILE:
-            raise DataError(f"{path}: {size:,} bytes, more than the {MAX_FILE:,} that are read")
-        with open(path, "rb") as file:
-            points, listed = _Arrays(file).load()
+    with reading(path, "not a pickled pair of lists", MAX_FILE), open(path, "rb") as file:
+        points, listed = _Arrays(file).load()
         if not all(isinstance(label, int | np.ndarray) for label in listed):
             raise ValueError("a label is no number")  # nested lists could grow without end
         labels = np.array([label if isinstance(label, int) else label.item() for label in listed])
-    except DataError:
-        raise
-    except Exception as error:  # a bad pickle fails in every way there is
-        raise unreadable(path, error, "not a pickled pair of lists") from None
     if not isinstance(points, list) or len(points) != len(labels) or not len(points):
         raise DataError(f"{path}: expected a list of clouds and as many labels")
     if labels.dtype.kind not in "iu":

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from serplib.data.common import Clouds, DataError, normalize, sha256
-from serplib.data.formats import unreadable
+from serplib.data.formats import Read, unreadable
 from serplib.geometry import farthest_point_sample, gather
 
 BATCH = 64  # clouds thinned at once: at 8,192 points their distances still fit a CPU's cache
@@ -38,9 +38,11 @@ class Source:
         layout: of its files, such as ``"h5"`` or ``"off"``.
         root: the folder of the set.
         classes: names in label order.
-        labels: ``(S,)`` int64.
+        labels: ``(S,)`` int64; all 0 where there are no classes.
         files: what the clouds are read from: one file a shape, or a few that hold them all.
-        read: returns the origin of shape i, for messages, and its points ``(N, 3)`` float64.
+        read: returns the origin of shape i, for messages, and its points.
+        identity: what decides the clouds beside the files and the indices, for the cache.
+        own: whether all bad shapes are named together, as in a reader's own set.
     """
 
     name: str
@@ -49,7 +51,9 @@ class Source:
     classes: tuple[str, ...]
     labels: Tensor
     files: list[Path]
-    read: Callable[[int], tuple[object, np.ndarray]]
+    read: Read
+    identity: str = ""
+    own: bool = False
 
 
 @contextmanager
@@ -74,36 +78,63 @@ def remedy(name: str) -> Iterator[None]:
 
 
 def prepare_clouds(
-    source: Source,
-    split: str,
-    num_shapes: int | None,
-    num_points: int,
-    seed: int,
-    fresh: bool = False,
+    source: Source, split: str, num_shapes: int | None, num_points: int, seed: int, fresh=False
 ) -> Clouds:
     """Read a split, or a subset of it, as clouds of equal size on the unit sphere.
 
     Arguments as for `serplib.data.load`; ``fresh`` ignores the cache and writes it anew.
 
     Raises:
-        DataError: a file is damaged, or a cloud has fewer points.
+        DataError: a file is damaged, or a cloud has fewer points. Of an own set all are named.
     """
     index = choose(source.labels, num_shapes, seed)  # (S,)
     packed = len(source.files) < len(source.labels)
     files = source.files if packed else [source.files[i] for i in index]
 
-    def read() -> Iterator[tuple[object, np.ndarray]]:
-        return (source.read(i) for i in index.tolist())
-
     def make() -> tuple[Tensor, str]:
-        return fit(read(), len(index), num_points), sha256(files)
+        clouds = _read_all(source, index.tolist(), num_points)
+        return fit(clouds, len(index), num_points), sha256(files)
 
-    if source.layout == "h5" and len(next(read())[1]) == num_points:
+    if source.layout == "h5" and len(source.read(int(index[0]))[1]) == num_points:
         points, checksum = make()  # reading the cache would take as long
     else:
-        detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}"
+        detail = f"{source.layout} {num_points} {index.tolist() if packed else ''}{source.identity}"
         points, checksum = cached(source.root / "cache", files, detail, make, fresh)
-    return Clouds(source.name, split, points, source.labels[index], source.classes, checksum)
+    labels = source.labels[index] if source.classes else None
+    return Clouds(source.name, split, points, labels, source.classes, checksum)
+
+
+def _read_all(
+    source: Source, index: list[int], num_points: int
+) -> Iterator[tuple[object, np.ndarray]]:
+    """Read the shapes in ``index``, each with its origin; raise at the first bad one, or the last.
+
+    Raises:
+        DataError: a shape is damaged or has fewer points.
+    """
+    faults = []
+    for i in index:
+        try:
+            origin, points = source.read(i)  # (N, 3)
+            if (size := len(points)) < num_points:
+                raise DataError(f"{origin}: {size:,} points, fewer than num_points={num_points:,}")
+        except DataError as error:
+            if not source.own:
+                raise
+            faults.append(str(error))
+        else:
+            yield origin, points
+    if faults:
+        raise faulty(source.name, faults)
+
+
+def faulty(name: str, faults: list[str]) -> DataError:
+    """Return the error that names all bad shapes of an own set, a line each."""
+    return DataError(
+        "\n".join([f"{name}: {len(faults):,} bad shapes", *faults])
+        + f"\nMend or delete them, or go on without: 'serp data check {name} --skip-bad'",
+        advised=True,
+    )
 
 
 def repeated_points(clouds: Clouds) -> str | None:
@@ -167,22 +198,15 @@ def fit(clouds: Iterable[tuple[object, np.ndarray]], total: int, num_points: int
     Args:
         clouds: pairs of the origin of a cloud and its points, ``(N, 3)`` float64; N may vary.
         total: S, how many there are.
-        num_points: of each.
+        num_points: of each, at most N.
 
     Returns:
         ``(S, num_points, 3)`` float32, each centred on its mean, its farthest point at radius 1.
-
-    Raises:
-        DataError: a cloud has fewer than ``num_points`` points.
     """
     out = torch.empty(total, num_points, 3)  # (S, num_points, 3)
     done = 0
     for size, same in groupby(clouds, key=lambda pair: len(pair[1])):
         while batch := list(islice(same, BATCH)):
-            if size < num_points:
-                raise DataError(
-                    f"{batch[0][0]}: {size:,} points, fewer than num_points={num_points:,}"
-                )
             points = normalize(torch.from_numpy(np.stack([cloud for _, cloud in batch])))
             if size > num_points:
                 index = farthest_point_sample(points.float(), num_points)  # (B, num_points)
@@ -212,29 +236,27 @@ def cached(
         make: returns clouds ``(S, N, 3)`` float32 and the checksum of their sources.
         fresh: make them again in any case.
     """
+    home, stats = folder.parent, []
     try:
-        stats = [
-            (file.relative_to(folder.parent).as_posix(), (s := file.stat()).st_size, s.st_mtime_ns)
-            for file in files
-        ]
+        for file in files:
+            stat = file.stat()
+            stats.append((file.relative_to(home).as_posix(), stat.st_size, stat.st_mtime_ns))
     except OSError as error:
         raise unreadable(error.filename, error, "file not found") from None
     key = hashlib.sha256(repr((VERSION, detail, stats)).encode()).hexdigest()
     path = folder / f"{key[:24]}.safetensors"
-    if not fresh:
-        try:
-            with safe_open(path, "pt") as file:
-                points, checksum = file.get_tensor("points"), file.metadata()["checksum"]
+    with suppress(OSError, SafetensorError, KeyError, TypeError):  # absent or damaged: made again
+        if not fresh:
+            with safe_open(path, "pt") as kept:
+                points, checksum = kept.get_tensor("points"), kept.metadata()["checksum"]
             if points.dtype == torch.float32 and points.isfinite().all():
                 return points, checksum
-        except (OSError, SafetensorError, KeyError, TypeError):
-            pass  # absent or damaged: made again below
     points, checksum = make()
     part = path.with_suffix(f".{os.getpid()}")
     try:
         # The mode decides, not the attempt: an administrator may write where nobody should.
-        if not folder.parent.stat().st_mode & 0o222:
-            raise PermissionError(f"{folder.parent} is read-only")
+        if not home.stat().st_mode & 0o222:
+            raise PermissionError(f"{home} is read-only")
         folder.mkdir(exist_ok=True)
         save_file({"points": points}, part, metadata={"checksum": checksum})
         part.replace(path)
@@ -243,7 +265,7 @@ def cached(
             part.unlink(missing_ok=True)
         warnings.warn(
             f"clouds are not cached ({error}) and will be prepared again at each load: make "
-            f"{folder.parent} writable and free some space, or link its files into your own folder",
+            f"{home} writable and free some space, or link its files into your own folder",
             stacklevel=3,
         )
     return points, checksum

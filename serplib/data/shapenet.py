@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from serplib.data.common import DataError, find_folder
-from serplib.data.formats import read_list, read_npy
+from serplib.data.formats import one_each, read_list, read_npy
 from serplib.data.prepare import Source
 
 FOLDERS = ("shapenet55", "ShapeNet55-34", "ShapeNet55", "ShapeNet-55")
@@ -51,8 +50,5 @@ def read(root: Path, split: str, name: str) -> Source:
     order = list(SYNSETS)
     labels = torch.tensor([order.index(name[:8]) for name in names])  # (S,)
     files = [root / "shapenet_pc" / name for name in names]
-
-    def cloud(i: int) -> tuple[object, np.ndarray]:
-        return files[i], read_npy(files[i])
-
-    return Source(name, "npy", root, tuple(SYNSETS.values()), labels, files, cloud)
+    classes = tuple(SYNSETS.values())
+    return Source(name, "npy", root, classes, labels, files, one_each(files, read_npy))

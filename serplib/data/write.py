@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from serplib.data import BUILT_IN, load
 from serplib.data.common import DataError
 
 
@@ -25,27 +26,21 @@ def write_h5(name: str, out: Path, num_shapes: int, num_points: int, seed: int) 
         The files written: ``ply_data_{train,test}0.h5`` (``data`` (S, N, 3) float32, ``label``
         (S, 1) uint8), the two lists of files, ``shape_names.txt`` and ``made.json``.
     """
-    from serplib.data import load
-
-    if name not in ("procedural", "objects"):
+    if name not in BUILT_IN:
         raise DataError(f"{name!r} is not built in: 'serp data make' takes procedural or objects")
     if out.exists():
         raise DataError(f"{out} exists: name a new folder, or delete it first")
     out.mkdir(parents=True)
-    written = []
+    settings = {"name": name, "num_shapes": num_shapes, "num_points": num_points, "seed": seed}
+    texts = {"made.json": json.dumps(settings)}
     for split, count in (("train", num_shapes), ("test", max(num_shapes // 4, 1))):
         clouds = load(name, split, num_shapes=count, num_points=num_points, seed=seed)
         labels = np.zeros(count) if clouds.labels is None else clouds.labels.numpy()
-        path = out / f"ply_data_{split}0.h5"
-        with h5py.File(path, "w") as file:
+        with h5py.File(out / f"ply_data_{split}0.h5", "w") as file:
             file["data"] = clouds.points.numpy()
             file["label"] = labels.astype(np.uint8)[:, None]
-        listing = out / f"{split}_files.txt"
-        listing.write_text(f"{path.name}\n")
-        written += [path, listing]
-    names = out / "shape_names.txt"
-    names.write_text("\n".join(clouds.classes or ("shape",)) + "\n")
-    made = out / "made.json"
-    settings = {"name": name, "num_shapes": num_shapes, "num_points": num_points, "seed": seed}
-    made.write_text(json.dumps(settings) + "\n")
-    return [*written, names, made]
+        texts[f"{split}_files.txt"] = f"ply_data_{split}0.h5"
+        texts["shape_names.txt"] = "\n".join(clouds.classes or ("shape",))
+    for text_file, text in texts.items():
+        (out / text_file).write_text(text + "\n")
+    return sorted(out.iterdir())

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 app = typer.Typer(
     help="Build, run and report SeRP and VASP.",
@@ -26,6 +26,9 @@ app.add_typer(data_app, name="data")
 console = Console()
 Profile = Annotated[str | None, typer.Option(help="quick, laptop or full")]
 Seeds = Annotated[int | None, typer.Option(help="number of seeds, from the first")]
+Dataset = Annotated[
+    str | None, typer.Option(help="data set of every run, such as a folder of your own shapes")
+]
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
@@ -62,22 +65,27 @@ def data_list() -> None:
     """List the data sets of the course and where they were found."""
     from serplib.data.check import describe
 
-    table = Table("name", "what", "licence", "found")
+    table = Table(Column("name", no_wrap=True), "what", "licence", Column("found", overflow="fold"))
     for row in describe():
-        where = row["where"] if row["found"] else "not found: see datasets/README.md"
+        where = str(row["where"]) if row["found"] else "not found"
         cells = row["name"], row["what"], row["licence"], where
         table.add_row(*(escape(str(cell)) for cell in cells))
-    console.print(table)
+    console.print(table, "datasets/README.md shows where a set is looked for.", sep="\n")
 
 
 @data_app.command("check")
-def data_check(name: str) -> None:
+def data_check(
+    name: str,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="go on without the bad shapes of your own set")
+    ] = False,
+) -> None:
     """Read a whole data set and compare it with its published counts and ranges."""
     from serplib.data import DataError
     from serplib.data.check import check
 
     with _one_line(DataError):
-        for fact in check(name):
+        for fact in check(name, skip_bad):
             console.print(f"[green]ok[/] {escape(fact)}")
 
 
@@ -108,6 +116,7 @@ def run(
     ] = True,
     workers: Annotated[int | None, typer.Option(help="runs side by side")] = None,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
+    dataset: Dataset = None,
 ) -> None:
     """Execute a suite with papermill and report it. Exit status 1 if a run failed."""
     from tqdm import tqdm
@@ -120,7 +129,7 @@ def run(
             console.print(f"{name} ({', '.join(content['profiles'])}): {content['title']}")
         return
     with _one_line(ValueError, OSError):
-        runs = suites.plan(suite, profile, seeds)
+        runs = suites.plan(suite, profile, seeds, dataset)
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
     todo = sum(not (resume and item.finished()) for item in runs)
@@ -164,11 +173,12 @@ def report_command(
     keep: Annotated[
         bool, typer.Option(help="also write the records to results/, to be committed")
     ] = False,
+    dataset: Dataset = None,
 ) -> None:
     """Report the finished runs of a suite: HTML, Markdown, and tables on the terminal."""
     from serplib.experiments import report
 
-    chosen, found = _finished(suite, profile, seeds)
+    chosen, found = _finished(suite, profile, seeds, dataset)
     if keep:
         path = report.keep(suite, chosen, found)
         typer.echo(f"records kept in {path}; 'make results' writes the results page")
@@ -202,12 +212,14 @@ def verify_command(
         raise typer.Exit(1)
 
 
-def _finished(suite: str, profile: str | None, seeds: int | None) -> tuple[str, list[dict]]:
+def _finished(
+    suite: str, profile: str | None, seeds: int | None, dataset: str | None = None
+) -> tuple[str, list[dict]]:
     """Return the profile and the records of the finished runs of a suite; exit without any."""
     from serplib.experiments import suites
 
     with _one_line(ValueError, OSError):
-        runs = suites.plan(suite, profile, seeds)
+        runs = suites.plan(suite, profile, seeds, dataset)
         if found := suites.gather_records(runs):
             return runs[0].profile, found
         raise ValueError(f"no finished run of {suite!r}: 'serp run {suite}' first")

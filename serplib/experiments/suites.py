@@ -21,8 +21,9 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from serplib import presets
+from serplib.data import NAMES, DataError, exists, own
 from serplib.experiments import records
 
 
@@ -160,18 +162,30 @@ def _refuse_numbers_as_text(value: Any) -> None:
         raise ValueError(f"YAML reads {value} as text: write {float(value):.1e}")
 
 
-def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> list[Run]:
+def plan(
+    suite: str,
+    profile: str | None = None,
+    seeds: int | None = None,
+    dataset: str | None = None,
+) -> list[Run]:
     """List the runs of a suite, parents before children, seeds outermost.
 
     Args:
         suite: its name.
         profile: one of the suite's; None for its first.
         seeds: number of its seeds, from the first; more than it names continue the count.
+        dataset: that of every run, in place of the suite's (see `_on`); the runs' profile is then
+            ``<profile>-<dataset>``, so that reports stay apart.
 
     Raises:
-        SuiteError: a wrong suite, profile or number of seeds; one line.
+        SuiteError: a wrong suite, profile, number of seeds or data set; one line.
     """
     content = load(suite)
+    if dataset is not None and not exists(dataset):
+        raise SuiteError(
+            f"no data set {dataset!r}: there are {', '.join(NAMES)} and folders of your own in "
+            "SERP_DATA (see 'serp data list')"
+        )
     profile = profile or next(iter(content["profiles"]))
     if profile not in content["profiles"]:
         raise SuiteError(
@@ -183,17 +197,20 @@ def plan(suite: str, profile: str | None = None, seeds: int | None = None) -> li
     named, runs = content["seeds"], list[Run]()
     further = range(max(named) + 1, max(named) + 1 + (seeds or 0))
     chosen = [*named, *further][: seeds or len(named)]
+    limits = cache(own.limits)  # the folder of an own set is listed once
     for seed in chosen:
         by_name: dict[str, Run] = {}
         for name, entry in content["runs"].items():
-            by_name[name] = _run(suite, profile, name, entry, seed, content, by_name)
+            by_name[name] = _run(
+                suite, profile, name, entry, seed, content, by_name, dataset, limits
+            )
         runs += by_name.values()
     return runs
 
 
 def _run(
     suite: str, profile: str, name: str, entry: dict, seed: int, content: dict,
-    by_name: dict[str, Run],
+    by_name: dict[str, Run], dataset: str | None, limits: Callable[[str], dict[str, Any] | None],
 ) -> Run:  # fmt: skip
     notebook, home = entry["notebook"], experiments_folder()
     path = home / f"{notebook}.ipynb"
@@ -211,16 +228,56 @@ def _run(
         if entry.get("parent") is not None and parent is None:
             raise ValueError(f"its parent {entry['parent']!r} is not a run above it")
         _check_parameters(parameters, path)
+        if dataset is not None:
+            parameters = _on(dataset, limits(dataset), notebook, parameters, _accepted(path))
+            profile = f"{profile}-{dataset}"
+        own_set = limits(parameters.get("dataset", ""))
         # The settings of the preset, not only its name, decide what is computed.
         settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
         computed = [notebook, parameters, settings, parent.hash if parent else None]
+        computed += [own_set["identity"]] if own_set else []  # its files may change
         identity = json.dumps(computed, sort_keys=True)
-    except (KeyError, TypeError, ValueError) as error:
+    except (DataError, KeyError, TypeError, ValueError) as error:
         raise SuiteError(f"suite {suite!r}, run {name!r}: {error}") from None
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     runs = records.project_root() / "runs" / f"{suite}-{profile}"
     folder = runs / f"{name}-seed{seed}-{digest[:8]}"
     return Run(suite, profile, name, seed, notebook, parameters, parent, about, digest, folder)
+
+
+def _on(
+    dataset: str,
+    limits: dict[str, Any] | None,
+    notebook: str,
+    parameters: dict[str, Any],
+    accepted: dict[str, str],
+) -> dict[str, Any]:
+    """Return the parameters of a run on another data set.
+
+    An own set may hold less than a suite asks for: numbers of shapes and labels are then cut to
+    what it has (``limits``), and at most a tenth of it is held out in pre-training. Where it has no
+    labels it serves pre-training alone; other runs keep the suite's data set.
+    """
+    if limits is not None and not limits["classes"] and notebook not in ("pretrain", "leakage"):
+        return parameters
+    changed = {**parameters, "dataset": dataset}
+    changed.pop("test_dataset", None)
+    if limits is None:
+        return changed
+    held_out = 0
+    if "valid_shapes" in accepted:
+        held_out = min(parameters.get("valid_shapes", 64), max(limits["train"] // 10, 1))
+        changed["valid_shapes"] = held_out
+    most = {"train_shapes": limits["train"] - held_out, "test_shapes": limits["test"]}
+    for key in most.keys() & accepted.keys():  # 0 is all there are
+        changed[key] = parameters.get(key, 0) if parameters.get(key, 0) <= most[key] else 0
+    if parameters.get("labels_per_class"):
+        changed["labels_per_class"] = min(
+            parameters["labels_per_class"], limits["labels_per_class"]
+        )
+    if "kinds" in accepted:
+        changed["kinds"] = " ".join([kind for kind in limits["classes"] if " " not in kind][:4])
+    return changed
 
 
 _TYPES: dict[str, Any] = {kind.__name__: kind for kind in (str, int, bool, dict, list)}

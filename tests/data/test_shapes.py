@@ -15,13 +15,12 @@ from serplib.data.synthetic.composites import MAX_PRIMITIVES, Composites, union_
 from serplib.data.synthetic.shapes import (
     CATEGORIES,
     DRAWS,
-    FAMILIES,
     GRID,
     objects_clouds,
     procedural_clouds,
     to_grid,
 )
-from serplib.data.synthetic.surfaces import Parts, sample_parts
+from serplib.data.synthetic.surfaces import FAMILIES, Parts, sample_parts
 
 MODELNET40 = (
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door "

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 
 from serplib.data.common import Clouds
-from serplib.data.synthetic import furniture, objects
+from serplib.data.synthetic import furniture, objects  # noqa: F401 - they fill FAMILIES
 from serplib.data.synthetic.composites import Composites, union_points
-from serplib.data.synthetic.surfaces import Family, Parts, sample_parts
+from serplib.data.synthetic.surfaces import FAMILIES, Parts, sample_parts
 
 GRID = 2.0**-11  # step of the grid that every coordinate lies on
 CYCLES = 4  # rounds through the categories in one chunk of objects
@@ -30,12 +30,7 @@ DRAWS = 96  # random numbers available to a family
 
 # Named as in ModelNet40, whose training shapes their proportions and headings follow; a category's
 # label is its place in this order.
-FAMILIES: dict[str, Family] = {
-    name: found
-    for name, found in sorted({**vars(furniture), **vars(objects)}.items())
-    if isinstance(found, Family)
-}
-CATEGORIES: tuple[str, ...] = tuple(FAMILIES)
+CATEGORIES = tuple(sorted(FAMILIES))
 
 
 def procedural_clouds(split: str, num_shapes: int, num_points: int = 1024, seed: int = 0) -> Clouds:
@@ -74,14 +69,13 @@ def objects_clouds(split: str, num_shapes: int, num_points: int = 1024, seed: in
     size = CYCLES * len(CATEGORIES)
     points = np.empty((num_shapes, num_points, 3), np.float32)
     labels = np.empty(num_shapes, np.int64)
-    families = list(FAMILIES.values())
     for start in range(0, num_shapes, size):
         rng = _stream(f"objects/{split}", seed, start // size)
         order = np.argsort(rng.random((CYCLES, len(CATEGORIES))), axis=1).ravel()  # (size,)
         rows, turns = [], []
         for shape, (label, draws) in enumerate(zip(order, rng.random((size, DRAWS)).tolist())):
             parts = Parts(shape, draws)
-            families[label](parts)
+            FAMILIES[CATEGORIES[label]](parts)
             rows += parts.rows
             turns.append(parts.turn)
         cloud, _ = sample_parts(np.array(rows), size, num_points, rng)  # (3, size, N)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 
 BOX, BALL, WALL = 0.0, 1.0, 2.0  # kinds of parts
 Point = Sequence[float]
+ORIGIN = (0, 0, 0)
 
 
 class Parts:
@@ -89,24 +89,17 @@ class Parts:
         self._add(WALL, a, b, d, at, radius, radius * taper)
 
     def lathe(
-        self, profile: Sequence[Point], at: Point = (0, 0, 0), scale: Point = (1, 1), axis: int = 2
+        self, profile: Sequence[Point], at: Point = ORIGIN, scale: Point = (1, 1), axis: int = 2
     ) -> None:
         """Add the surface of revolution of a polyline of (radius, height), about z (2) or y (1)."""
-        (sx, sy), (x, y, z) = scale, at
+        (sx, sy), up = scale, (0, 2 - axis, axis - 1)
+        across = (0, 0, sy) if axis == 1 else (0, sy, 0)
         for (r0, h0), (r1, h1) in pairwise(profile):
-            mid, half = (h0 + h1) / 2, (h1 - h0) / 2
-            if axis == 2:
-                self._add(WALL, (sx, 0, 0), (0, sy, 0), (0, 0, half), (x, y, z + mid), r0, r1)
-            else:
-                self._add(WALL, (sx, 0, 0), (0, 0, sy), (0, half, 0), (x, y + mid, z), r0, r1)
+            middle = [a + u * (h0 + h1) / 2 for a, u in zip(at, up)]
+            self._add(WALL, (sx, 0, 0), across, [u * (h1 - h0) / 2 for u in up], middle, r0, r1)
 
     def drum(
-        self,
-        low: float,
-        high: float,
-        radius: float = 1,
-        scale: Point = (1, 1),
-        at: Point = (0, 0, 0),
+        self, low: float, high: float, radius: float = 1, scale: Point = (1, 1), at: Point = ORIGIN
     ) -> None:
         """Add a closed cylinder from height ``low`` to ``high``."""
         self.lathe([(0, low), (radius, low), (radius, high), (0, high)], at, scale)
@@ -125,38 +118,37 @@ class Parts:
 
     def legs(self, x: float, y: float, top: float, thick: float, splay: float, style: int) -> None:
         """Add four legs from (+-x, +-y, top) to the floor: square (0), round (1), tapering (2)."""
-        for sx in (-1, 1):
-            for sy in (-1, 1):
-                start, end = (sx * x, sy * y, top), (sx * (x + splay), sy * (y + splay), 0.0)
-                if style == 1:
-                    self.tube(start, end, thick)
-                else:
-                    taper = (0.5, 0.5) if style == 2 else (1, 1)
-                    self.beam(start, end, (thick, 0, 0), (0, thick, 0), taper)
+        for sx, sy in product((-1, 1), (-1, 1)):
+            start, end = (sx * x, sy * y, top), (sx * (x + splay), sy * (y + splay), 0.0)
+            if style == 1:
+                self.tube(start, end, thick)
+            else:
+                taper = (0.5, 0.5) if style == 2 else (1, 1)
+                self.beam(start, end, (thick, 0, 0), (0, thick, 0), taper)
 
 
-@dataclass(frozen=True)
-class Family:
-    """A family of objects, called with the ``Parts`` to fill.
+FAMILIES: dict[str, Callable[[Parts], None]] = {}  # category -> fills the table of a shape
 
-    Attributes:
-        build: draws proportions and adds parts, z up, front towards -y. Lengths are relative:
-            clouds are scaled later.
+
+def family(*headings: float) -> Callable[[Callable[[Parts], None]], None]:
+    """Make a function the family of objects of its name (decorator).
+
+    The function draws proportions and adds parts, z up, front towards -y. Lengths are relative:
+    clouds are scaled later.
+
+    Args:
         headings: probabilities of 0 to 3 quarter turns about z, drawn last; none for no turn.
     """
 
-    build: Callable[[Parts], None]
-    headings: tuple[float, ...]
+    def add(build: Callable[[Parts], None]) -> None:
+        def fill(parts: Parts) -> None:
+            build(parts)
+            if headings:
+                parts.turn = parts.pick(*headings)
 
-    def __call__(self, parts: Parts) -> None:
-        self.build(parts)
-        if self.headings:
-            parts.turn = parts.pick(*self.headings)
+        FAMILIES[build.__name__] = fill
 
-
-def family(*headings: float) -> Callable[[Callable[[Parts], None]], Family]:
-    """Make a function the family of objects of its name (decorator)."""
-    return lambda build: Family(build, headings)
+    return add
 
 
 # ---- sampling -----------------------------------------------------------------------------------
