@@ -179,12 +179,19 @@ def test_perturbation_explorer_answers_the_keyboard(opened):
     press(opened, "num_patches", 10, "(30 x 20 = 600 picks)")
     more = touched()
     assert more > before
-    press(opened, "centers", 1, "points touched")
+    opened.get_by_role("button", name="fps").focus()
+    opened.keyboard.press("Space")
     opened.wait_for_function(
         "([status, n]) => parseInt(document.querySelector(status).innerText) > n",
         arg=[STATUS, more + 20],
     )  # patches that lie apart touch more points
-    press(opened, "category", 1, "points touched")
+    before = status.inner_text()
+    opened.locator("select").first.focus()
+    opened.keyboard.press("ArrowDown")
+    opened.wait_for_function(
+        "([status, text]) => document.querySelector(status).innerText != text",
+        arg=[STATUS, before],
+    )
     drawn(opened, ".jp-OutputArea-output canvas")
 
 
