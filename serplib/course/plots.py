@@ -345,7 +345,7 @@ def show_lines(
         note.set(fontsize=9, ha="left" if across < 0.85 else "right")
         note.set_path_effects([withStroke(linewidth=3, foreground="white")])  # across a line
     if len(lines) > 1:
-        columns = min(len(lines), 3)
+        columns = min(len(lines), 85 // (max(map(len, lines)) + 9) or 1)  # 85 letters in a row
         figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
