@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 from torch import Tensor
 
@@ -51,19 +51,14 @@ class CourseFigure(Figure):
         self.alt, self._agg = alt, FigureCanvasAgg(self)
 
     def png(self) -> bytes:
-        """Render a PNG of 256 colours, tints of the palette: a third of the usual size."""
+        """Render a PNG of 256 colours: a third of the usual size."""
         from PIL import Image  # matplotlib brings it
 
         self._agg.draw()
-        pixels = np.asarray(self._agg.buffer_rgba())[..., :3].astype(np.int64)  # (H, W, 3)
-        packed = (pixels << np.array([16, 8, 0])).sum(-1)  # (H, W), one number a colour
-        colors, index = np.unique(packed, return_inverse=True)  # (C,), (H, W)
-        channels = colors[:, None] >> np.array([16, 8, 0]) & 255  # (C, 3)
-        nearest = np.square(channels[:, None] - _tints()).sum(-1).argmin(1)  # (C,) of 256 tints
-        image = Image.fromarray(nearest[index].reshape(packed.shape).astype(np.uint8))
-        image.putpalette(_tints().flatten().tolist())
+        image = Image.fromarray(np.asarray(self._agg.buffer_rgba())).convert("RGB")
         small = io.BytesIO()
-        image.save(small, format="png", optimize=True)
+        method, dither = Image.Quantize.MAXCOVERAGE, Image.Dither.NONE
+        image.quantize(256, method, dither=dither).save(small, format="png", optimize=True)
         return small.getvalue()
 
     def show(self, warn: bool = True) -> None:
@@ -75,19 +70,6 @@ class CourseFigure(Figure):
 
         bundle = {"image/png": self.png(), "text/plain": f"Picture: {self.alt}"}
         display(bundle, raw=True, metadata={"image/png": {"alt": self.alt}})
-
-
-@cache
-def _tints() -> np.ndarray:
-    """Return 256 colours: 20 tints of each role, and 8 tints of 17 steps of cividis."""
-    roles = np.array([to_rgb(value) for value in PALETTE.values()])  # (6, 3)
-    steps = colormaps["cividis"](np.linspace(0, 1, 17))[:, :3]  # (17, 3)
-    blends = [
-        1 - strength * (1 - colors)  # from white to the full colour
-        for colors, count in ((roles, 20), (steps, 8))
-        for strength in np.linspace(0 if count == 20 else 0.3, 1, count)
-    ]
-    return (np.concatenate(blends) * 255).round().astype(np.int64)  # (256, 3)
 
 
 def color(role: str) -> str:
@@ -121,8 +103,12 @@ def _chart(
     plain(axes)
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
-    axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+    _title(axes, title)
     return figure, axes
+
+
+def _title(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10, color=PALETTE["ink"], pad=4)
 
 
 def _numpy(points: Points) -> np.ndarray:
@@ -207,7 +193,7 @@ def show_clouds(
         axes = figure.add_axes((left, bottom + below / height, 1 / columns, inside / height))
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         axes.set_axis_off()
-        axes.set_title(title, fontsize=10, color=PALETTE["ink"], pad=4)
+        _title(axes, title)
         for layer, (role, points) in enumerate(layers.items()):
             paint = np.tile(to_rgb(color(role)), (len(points), 1))  # (N, 3)
             if title in values and layer == 0:
@@ -290,7 +276,7 @@ def show_plane(
     for place, (title, layers) in enumerate(drawn.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-        axes.set_title(title, fontsize=10, color=PALETTE["ink"])
+        _title(axes, title)
         plain(axes)
         for center, radius in circles.get(title, ()):
             style = {"facecolor": "#F3F3F3", "edgecolor": PALETTE["neutral"], "linestyle": "--"}
@@ -353,11 +339,14 @@ def show_lines(
             axes.yaxis.set_minor_locator(NullLocator())
     for text, point in (mark or {}).items():
         axes.plot(*point, "o", color=PALETTE["ink"], markersize=6, zorder=5)
-        height = axes.transAxes.inverted().transform(axes.transData.transform(point))[1]
-        below = -12 if height > 0.1 else 6  # not across the axis
-        axes.annotate(text, point, (8, below), textcoords="offset points", fontsize=9)
+        across, up = axes.transAxes.inverted().transform(axes.transData.transform(point))
+        offset = (8 if across < 0.85 else -8, -12 if up > 0.1 else 6)  # inside the axes
+        note = axes.annotate(text, point, offset, textcoords="offset points", zorder=5)
+        note.set(fontsize=9, ha="left" if across < 0.85 else "right")
+        note.set_path_effects([withStroke(linewidth=3, foreground="white")])  # across a line
     if len(lines) > 1:
-        axes.legend(frameon=False, fontsize=9)
+        columns = min(len(lines), 85 // (max(map(len, lines)) + 9) or 1)  # 85 letters in a row
+        figure.legend(loc="outside upper center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-NAMES = {"math": math}
+NAMES = {"math": math, "t": stats.t}
 
 
 def tail(k, n):
@@ -47,23 +47,49 @@ def by_fractions(won, lost):
     return float(min(Fraction(1), 2 * total))
 
 
-def whole(raw):
-    return max(2, math.floor(raw + 1e-9) + 1)
+def quantile(level, m, lost=1):
+    return stats.t.ppf(level, m - lost)
 
 
-def raw(gain, sd):
-    return (1.96 * sd / gain) ** 2
+def first(multiple, start=2):
+    """Seeds needed if so many standard errors, ``multiple(m)``, must be at most the gain."""
+
+    def seeds_needed(gain, sd):
+        return next(m for m in count(start) if multiple(m) * sd / math.sqrt(m) <= gain)
+
+    return seeds_needed
 
 
-def searched(gain, sd, start=2):
-    return next(m for m in count(start) if 1.96 * sd / math.sqrt(m) < gain)
+def bound(m, test=0.975, power=0.8, lost=1):
+    return quantile(test, m, lost) + quantile(power, m, lost)
+
+
+right_seeds = first(bound)
 
 
 def stepped(gain, sd):
     m = 2
-    while 1.96 * sd >= gain * m**0.5:
+    while bound(m) * sd > gain * m**0.5:
         m += 1
     return m
+
+
+def by_power(gain, sd):
+    """The exact power, by the non-central t distribution; the other tail has no weight."""
+    return next(
+        m
+        for m in count(2)
+        if stats.nct.sf(quantile(0.975, m), m - 1, gain / sd * math.sqrt(m)) >= 0.8
+    )
+
+
+def by_array(gain, sd):
+    m = np.arange(2, 500)
+    return m[bound(m) * sd <= gain * np.sqrt(m)].min()
+
+
+def normal_formula(gain, sd):
+    return (2.8 * sd / gain) ** 2
 
 
 WRONG = {
@@ -85,11 +111,22 @@ WRONG = {
         (lambda won, lost: won / max(won + lost, 1), "wanted"),
     ],
     "seeds_needed": [
-        (lambda g, s: whole(1.96 * s / g), "square the ratio"),
-        (lambda g, s: whole((s / g) ** 2), "forgot the 1.96"),
-        (raw, "Seeds are whole"),
-        (lambda g, s: whole((1.96 * g / s) ** 2), "ratio is inverted"),
-        (lambda g, s: whole(4 * raw(g, s)), "Half the width"),
+        (
+            [
+                first(lambda m: quantile(0.975, m)),
+                first(lambda m: 1.96),
+                lambda g, s: max(2, math.floor((1.96 * s / g) ** 2 + 1e-9) + 1),
+            ],
+            "left out the power",
+        ),
+        (
+            [first(lambda m: 1.96 + 0.8416), lambda g, s: max(2, math.ceil(normal_formula(g, s)))],
+            "take Student's t",
+        ),
+        (normal_formula, "Seeds are whole"),
+        (lambda g, s: right_seeds(s, g), "ratio is inverted"),
+        (lambda g, s: next(m for m in count(2) if bound(m) * s / m <= g), "SQUARE ROOT"),
+        (lambda g, s: None, "returned None"),
     ],
 }
 
@@ -136,15 +173,17 @@ SUBTLE = {
         (lambda won, lost: round(exact(won, lost), 3), "You rounded"),
     ],
     "seeds_needed": [
-        (lambda g, s: max(2, math.ceil(raw(g, s))), "BELOW the gain"),
-        (lambda g, s: max(2, math.floor(raw(g, s) + 1e-9)), "One too few"),
-        (lambda g, s: max(2, round(raw(g, s))), "One too few"),
-        (lambda g, s: math.floor(raw(g, s) + 1e-9) + 1, "at least 2"),
-        (lambda g, s: searched(g, s, 1), "at least 2"),
-        (lambda g, s: whole(raw(g, s)) + 1, "One too many"),
-        (lambda g, s: whole((2 * s / g) ** 2), "took 2 for 1.96"),
-        (lambda g, s: next(m for m in count(2) if 1.96 * s / m**0.5 <= g), "BELOW the gain"),
-        (lambda g, s: max(2.0, raw(g, s)), "Seeds are whole"),
+        ([first(lambda m: bound(m, lost=0))], "degrees of freedom are m"),
+        (first(lambda m: bound(m, test=0.95)), "one-sided test"),
+        (first(lambda m: bound(m, power=0.9)), "one side only"),
+        (first(lambda m: quantile(0.975, m) - quantile(0.8, m)), "power is subtracted"),
+        (
+            [lambda g, s: 2 * right_seeds(g, s), lambda g, s: right_seeds(g, s * math.sqrt(2))],
+            "two unpaired groups",
+        ),
+        ([lambda g, s: right_seeds(g, s) + 1, lambda g, s: right_seeds(g, s) - 1], "One too many"),
+        ([first(lambda m: 1.96 + quantile(0.8, m))], "take Student's t"),
+        (lambda g, s: right_seeds(g, s) + 0.5, "wanted 8"),
     ],
 }
 
@@ -164,10 +203,12 @@ RIGHT = {
         lambda won, lost: torch.tensor(exact(won, lost)),
     ],
     "seeds_needed": [
-        searched,
+        right_seeds,
         stepped,
-        lambda g, s: float(searched(g, s)),
-        lambda g, s: np.int64(searched(g, s)),
-        lambda g, s: max(math.floor((1.96 * s / g) ** 2) + 1, 2),
+        by_power,
+        by_array,
+        first(bound, start=1),
+        lambda g, s: float(right_seeds(g, s)),
+        lambda g, s: np.int64(right_seeds(g, s)),
     ],
 }

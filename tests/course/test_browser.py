@@ -157,6 +157,22 @@ def drawn(page, selector: str) -> None:
     assert not page.locator(".jp-OutputArea-output[data-mime-type*=stderr]").count()
 
 
+def drag(page) -> None:
+    """Turn the left panel with the mouse: the other one turns with it."""
+    plot = ".jp-OutputArea-output .js-plotly-plot"
+    eyes = f"""() => ["scene", "scene2"].map(
+        name => document.querySelector("{plot}")._fullLayout[name].camera.eye.x)"""
+    before, box = page.evaluate(eyes), page.locator(plot).first.bounding_box()
+    x, y = box["x"] + box["width"] / 4, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 90, y + 10, steps=4)
+    page.mouse.up()
+    page.wait_for_function(
+        f"before => {{ const [a, b] = ({eyes})(); return a == b && a != before; }}", arg=before[0]
+    )
+
+
 @pytest.fixture
 def opened(page, lab, request):
     """A notebook run from top to bottom, its explorer in view; the file itself stays as it is."""
@@ -179,13 +195,21 @@ def test_perturbation_explorer_answers_the_keyboard(opened):
     press(opened, "num_patches", 10, "(30 x 20 = 600 picks)")
     more = touched()
     assert more > before
-    press(opened, "centers", 1, "points touched")
+    opened.get_by_role("button", name="fps").focus()
+    opened.keyboard.press("Space")
     opened.wait_for_function(
         "([status, n]) => parseInt(document.querySelector(status).innerText) > n",
         arg=[STATUS, more + 20],
     )  # patches that lie apart touch more points
-    press(opened, "category", 1, "points touched")
+    before = status.inner_text()
+    opened.locator("select").first.focus()
+    opened.keyboard.press("ArrowDown")
+    opened.wait_for_function(
+        "([status, text]) => document.querySelector(status).innerText != text",
+        arg=[STATUS, before],
+    )
     drawn(opened, ".jp-OutputArea-output canvas")
+    drag(opened)
 
 
 @pytest.mark.parametrize("opened", ["03_tokenization.ipynb"], indirect=True)

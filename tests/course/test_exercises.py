@@ -103,7 +103,7 @@ STATED = {  # what a checker enforces beside the value
     "fair_gain": ["ValueError"],
     "given_away": ["without a loop over patches"],
     "kl_to_uniform": ["must stay finite"],
-    "seeds_needed": ["below"],
+    "seeds_needed": ["80 %", "at 5 %", "At least two"],
 }
 
 

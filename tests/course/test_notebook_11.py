@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from notebook_helpers import built
-from scipy.stats import t
+from scipy.stats import nct, t
 
 from serplib.evaluation import robustness, significance
 from serplib.experiments import records, tables
@@ -45,10 +45,13 @@ def test_the_bootstrap_is_the_reports_up_to_the_draws():
 
 
 def test_the_number_of_seeds_is_the_smallest_that_does():
-    for gain, sd in ((0.62, 0.5), (0.62, 2.0), (5.0, 1.0)):
-        seeds = MADE["how_many"](gain, sd)
-        assert 1.96 * sd / math.sqrt(seeds) < gain
-        assert seeds == 2 or 1.96 * sd / math.sqrt(seeds - 1) >= gain
+    def power(seeds):
+        limit, shift = t.ppf(0.975, seeds - 1), gain / sd * math.sqrt(seeds)
+        return nct.sf(limit, seeds - 1, shift)
+
+    for gain, sd, wanted in ((0.62, 0.5, 8), (0.62, 1.0, 23), (0.62, 2.0, 84), (3.0, 1.0, 4)):
+        assert MADE["how_many"](gain, sd) == wanted
+        assert power(wanted) >= 0.8 > power(wanted - 1)
 
 
 def test_the_binomial_error_is_that_of_a_simulation():

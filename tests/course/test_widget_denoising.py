@@ -114,8 +114,8 @@ def test_it_opens_with_the_settings_given_and_follows_its_sliders(explorer, clou
     rest = 256 - int(repair.touched.sum())
     sizes = [len(trace.x) for trace in explorer.figure.data]
     restored = [len(cloud) for cloud in repair.restored.values()]
-    assert sizes == [256, rest, 256 - rest, *restored]
-    for trace, cloud in zip(explorer.figure.data[3:], repair.restored.values()):
+    assert sizes == [rest, 256 - rest, rest, 256 - rest, *restored]
+    for trace, cloud in zip(explorer.figure.data[4:], repair.restored.values()):
         torch.testing.assert_close(torch.tensor(trace.z), cloud[:, 2])
 
 
@@ -125,7 +125,7 @@ def test_noise_of_another_kind_stays_of_that_kind(clouds):
     explorer.controls.seed.value = 1
     repair = widgets.explore_denoising(clouds.points[0], rigid, {"copy": Copy()}, 1)
     torch.testing.assert_close(
-        torch.tensor(explorer.figure.data[2].x), repair.perturbed[repair.touched][:, 0]
+        torch.tensor(explorer.figure.data[3].x), repair.perturbed[repair.touched][:, 0]
     )
 
 

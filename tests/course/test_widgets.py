@@ -93,6 +93,37 @@ def test_turning_moves_both_cameras(explorer):
     assert eyes[0].x != before and eyes[0] == eyes[1]
 
 
+def test_a_drag_in_one_panel_turns_both(explorer):
+    layout, turned = explorer.figure.layout, {"eye": {"x": 0.1, "y": 2.0, "z": 0.3}}
+    for name in ("scene2.camera", "scene.camera"):
+        turned["eye"]["x"] += 1
+        message = {"relayout_data": {name: turned}, "source_view_id": "browser"}
+        explorer.figure._js2py_relayout = message  # as plotly sends it after a drag
+        assert layout.scene.camera == layout.scene2.camera
+        assert layout.scene.camera.eye.x == turned["eye"]["x"]
+
+
+def test_names_are_a_menu_and_buttons_and_numbers_are_sliders_with_a_box(explorer):
+    kinds = {name: type(control).__name__ for name, control in vars(explorer.controls).items()}
+    assert kinds.pop("category") == "Dropdown"
+    assert {kinds.pop("centers"), kinds.pop("noise")} == {"ToggleButtons"}
+    assert set(kinds.values()) == {"IntSlider", "FloatSlider"}
+    assert all(getattr(explorer.controls, name).readout for name in kinds)
+
+
+def test_a_restore_function_gets_a_third_panel(clouds):
+    pytest.importorskip("ipywidgets")
+    explorer = widgets.perturbation_explorer(clouds, "chair", restore=lambda x: x[:, ::2] / 2)
+    figure, points = explorer.figure, clouds.points[clouds.labels == clouds.classes.index("chair")]
+    shown = widgets.explore_perturbation(points[0], Perturbation(), 0)
+    assert [note.text for note in figure.layout.annotations] == ["clean", "perturbed", "restored"]
+    torch.testing.assert_close(torch.tensor(figure.data[4].x), shown.perturbed[::2, 0] / 2)
+    restored = chamfer_l2(shown.perturbed[None, ::2] / 2, points[:1]).item()
+    assert f"; restored {1e4 * restored:.1f}e-4 (worse)" in explorer.readout.value
+    explorer.controls.turn.value = 90
+    assert figure.layout.scene3.camera == figure.layout.scene.camera
+
+
 def test_every_control_has_a_label(explorer):
     for name, control in vars(explorer.controls).items():
         assert control.description, name

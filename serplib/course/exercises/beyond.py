@@ -1,7 +1,5 @@
 """Checkers of the exercises in 10_leakage_and_beyond."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -51,26 +49,25 @@ def given_away(index: Tensor, hidden: Tensor):
     once = (seen & unseen).sum(1) / unseen.sum(1)
     right, slots = mean(shown.mean(2)), (shown.sum(2) * hidden).sum(1)  # (B,) each
     return right, {
-        "You counted in the visible patches. Exchange hidden and "
-        "visible.": mean(looked_up(unseen).mean(2), ~hidden),
-        "You counted each point once. A decoder fills n slots in each hidden patch: a point in two "
-        "hidden patches counts twice.": once,
-        "You pooled the clouds of the batch: index 5 of one cloud is another point than index 5 of "
-        "the next.": mean(looked_up(seen.any(0).expand_as(seen)).mean(2)),
-        "You counted the other hidden patches, too. The encoder sees visible patches "
-        "only.": mean(looked_up(visits > 1).mean(2)),
+        "You counted in the visible patches. Exchange hidden and visible.":
+            mean(looked_up(unseen).mean(2), ~hidden),
+        "You counted each point once. A point in two hidden patches fills two slots.": once,
+        "You pooled the clouds of the batch: index 5 of one cloud is another point than index 5 of"
+        " the next.": mean(looked_up(seen.any(0).expand_as(seen)).mean(2)),
+        "You counted the other hidden patches, too. The encoder sees visible patches only.":
+            mean(looked_up(visits > 1).mean(2)),
         "Every point lies in its own patch. Look in the visible ones.": torch.ones(len(index)),
-        "You divided by the slots of all patches. Divide by those of the hidden "
-        "ones.": slots / index[0].numel(),
+        "You divided by the slots of all patches, not of the hidden ones.":
+            slots / index[0].numel(),
         "That is a number of slots. Divide by how many the hidden patches have.": slots,
         "You divided by the number of hidden patches. Each has n slots.": size * right,
         "You divided by the hidden slots of the whole batch. Their number differs from cloud to "
         "cloud.": [slots / (hidden.sum() * size), slots / (hidden.sum(1).float().mean() * size)],
-        "That is the share of hidden patches that give away anything at all. Count "
-        "slots.": mean(shown.amax(2)),
+        "That is the share of patches that give away anything at all. Count slots.":
+            mean(shown.amax(2)),
         "You looked at the centres only, the first point of each patch.": mean(shown[:, :, 0]),
-        "That is one number for the batch. Wanted one for each "
-        "cloud.": [right.mean(), slots.sum() / (hidden.sum() * size)],
+        "That is one number for the batch. Wanted one for each cloud.":
+            [right.mean(), slots.sum() / (hidden.sum() * size)],
     }  # fmt: skip
 
 
@@ -85,19 +82,18 @@ def leaked_share(constant: float, another: float, positions: float, full: float)
     return right, {
         "That is `explained`. Positions also make tokens differ at all; take away what those of "
         "another shape explain.": (constant - positions) / gain,
-        "That is what positions of ANOTHER shape explain. Wanted: own minus "
-        "another's.": (constant - another) / gain,
-        "The sign is lost. A negative share means that own positions explain less: do not "
-        "clip.": [max(right, 0.0), abs(right)],
-        "You divided by a single loss. The whole is what the autoencoder gains over the "
-        "constant.": [part / loss for loss in (constant, another, positions, full)],
-        "Your whole starts at the wrong decoder: the gain is counted from the "
-        "constant.": part / (another - full),
-        "Your whole ends at the wrong decoder: it is constant - "
-        "full.": [part / (constant - positions), part / (constant - another)],
+        "That is what positions of ANOTHER shape explain. Subtract it.":
+            (constant - another) / gain,
+        "The sign is lost. A negative share means that own positions explain less: do not clip.":
+            [max(right, 0.0), abs(right)],
+        "You divided by a single loss. The whole is what the autoencoder gains over the constant.":
+            [part / loss for loss in (constant, another, positions, full)],
+        "Your whole starts at the wrong decoder: start from the constant.": part / (another - full),
+        "Your whole ends at the wrong decoder: it is constant - full.":
+            [part / (constant - positions), part / (constant - another)],
         "That is a difference of losses. Divide by the whole gain.": part,
-        "A ratio of losses is not a share of a gain: start from the "
-        "differences.": [positions / full, positions / another, another / constant],
+        "A ratio of losses is not a share of a gain: start from the differences.":
+            [positions / full, positions / another, another / constant],
         "That is what positions do NOT explain.": [(positions - full) / gain, 1 - right],
     }  # fmt: skip
 
@@ -133,16 +129,16 @@ def kl_to_uniform(logits: Tensor):
         "Weight the logarithms by q.": -log_q.mean() - log_size,
         "You averaged q over the tokens first. That asks whether codes are used evenly, not "
         "whether each token is certain.": log_size + (mean_q * mean_q.log()).sum(-1).mean(),
-        "That is Point-BERT's term: the mean over a cloud's tokens, and the other way "
-        "round.": -mean_q.log().mean() - log_size,
-        "You took the mean over the codes. A KL sums over "
-        "them.": [right / size, log_size - entropy.mean() / size],
+        "That is Point-BERT's term: the mean over a cloud's tokens, and the other way round.":
+            -mean_q.log().mean() - log_size,
+        "You took the mean over the codes. A KL sums over them.":
+            [right / size, log_size - entropy.mean() / size],
         "You summed over the tokens. Wanted their mean.": [each.sum(), each.sum(1).mean()],
         "That is one value for each token or cloud. Wanted the mean.": [each, each.mean(1)],
         "Your softmax runs over the tokens or over the batch. Each token has a distribution over "
         "its K codes: dim=-1.": [softmax_over(1), softmax_over(0)],
-        "log K is the logarithm of the number of codes, not of "
-        "tokens.": math.log(logits.shape[1]) - entropy.mean(),
+        "log K takes the number of codes, not of tokens.":
+            math.log(logits.shape[1]) - entropy.mean(),
         "The value is right, but a stop gradient cuts q or log q: both depend on the logits.": [
             (q.detach() * log_q).sum(-1).mean() + log_size,
             (q * log_q.detach()).sum(-1).mean() + log_size,

@@ -1,7 +1,5 @@
 """Checkers of the exercises in 09_finetuning: splits, counts and fair comparisons."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -106,10 +104,10 @@ def accuracy(predictions: list[Tensor], labels: list[Tensor]):
     return right, {
         "You divided by batches x batch size, the divisor of the published tables. The last batch "
         "is short.": sum(hits) / (len(sizes) * sizes[0]),
-        "That is the mean of the batches' accuracies: a shape of the short batch counts "
-        "more.": sum(h / s for h, s in zip(hits, sizes)) / len(sizes),
-        "You left the last batch "
-        "out.": [sum(hits[:-1]) / sum(sizes[:-1]), sum(hits[:-1]) / len(true)],
+        "That is the mean of the batches' accuracies: a shape of the short batch counts more.":
+            sum(h / s for h, s in zip(hits, sizes)) / len(sizes),
+        "You left the last batch out.":
+            [sum(hits[:-1]) / sum(sizes[:-1]), sum(hits[:-1]) / len(true)],
         "That is the number of hits. Divide by the number of shapes.": sum(hits),
         "You divided by the number of batches. Divide by that of shapes.": sum(hits) / len(sizes),
         "That is the accuracy of one batch only.": [hits[0] / sizes[0], hits[-1] / sizes[-1]],
@@ -154,17 +152,17 @@ def _gains(ours: dict[int, float], base: dict[int, float]):
     means = [sum(accuracies.values()) / len(accuracies) for accuracies in (ours, base)]
     return right, {
         "You compared the means of ALL seeds; some ran in one variant only.": means[0] - means[1],
-        "You paired by position. Pair by seed: the order of a dictionary means "
-        "nothing.": by_position,
+        "You paired by position. Pair by seed: the order of a dictionary means nothing.":
+            by_position,
         "That is the sum of the gains, not their mean.": total,
-        "You divided by all seeds of one variant, or of both, not by those that both "
-        "have.": [total / len(n) for n in (ours, base, ours | base)],
-        "That is the best seed's gain, or the worst one's. Wanted: the "
-        "mean.": [gains.max(), gains.min(), max(ours.values()) - max(base.values())],
-        "You left out a seed with accuracy 0: test `seed in base`, not the "
-        "value.": sum(nonzero) / max(1, len(nonzero)),
+        "You divided by all seeds of one variant, or of both, not by those that both have.":
+            [total / len(n) for n in (ours, base, ours | base)],
+        "That is the best seed's gain, or the worst one's. Wanted: the mean.":
+            [gains.max(), gains.min(), max(ours.values()) - max(base.values())],
+        "You left out a seed with accuracy 0: test `seed in base`, not the value.":
+            sum(nonzero) / max(1, len(nonzero)),
         "You dropped the sign: abs() counts a loss as a gain.": gains.abs().mean(),
-        "That is the relative gain. Wanted: the difference, in "
-        "points.": [f * sum(ours[s] / base[s] - 1 for s in common) / len(common) for f in (1, 100)],
+        "That is the relative gain. Wanted: the difference, in points.":
+            [f * sum(ours[s] / base[s] - 1 for s in common) / len(common) for f in (1, 100)],
         "You rounded.": [right.round(), right.trunc()],
     }  # fmt: skip

@@ -5,8 +5,6 @@ right answer and to the answers of known mistakes, ``{hint: wrong answer}``. `ex
 checker of it. What the table cannot express is an `examination`, a function that raises a `Hint`.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import math
@@ -20,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from serplib.seeding import named_generator
 
@@ -212,25 +211,22 @@ def call(
 
 
 def copied(value: Any) -> Any:
-    """Copy tensors, lists, tuples and dictionaries; anything else is handed on."""
-    if isinstance(value, Tensor):
-        return value.detach().clone().requires_grad_(value.requires_grad)
-    if isinstance(value, list | tuple):
-        return type(value)(copied(item) for item in value)
-    if isinstance(value, dict):
-        return {key: copied(item) for key, item in value.items()}
-    return value
+    """Copy the tensors in lists, tuples and dictionaries; anything else is handed on."""
+    return tree_map_only(
+        Tensor, lambda x: x.detach().clone().requires_grad_(x.requires_grad), value
+    )
 
 
 def same(old: Any, new: Any) -> bool:
-    """Whether tensors, and those in lists, tuples and dictionaries, are equal."""
-    if isinstance(old, Tensor):
-        return isinstance(new, Tensor) and old.dtype == new.dtype and torch.equal(old, new)
-    if isinstance(old, list | tuple):
-        return len(old) == len(new) and all(map(same, old, new))
-    if isinstance(old, dict):
-        return old.keys() == new.keys() and all(same(old[key], new[key]) for key in old)
-    return not isinstance(old, int | float) or old == new
+    """Whether the tensors and numbers in lists, tuples and dictionaries are equal."""
+
+    def equal(a: Any, b: Any) -> bool:
+        if isinstance(a, Tensor):
+            return isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+        return not isinstance(a, int | float) or a == b
+
+    (leaves, form), (others, other_form) = tree_flatten(old), tree_flatten(new)
+    return form == other_form and all(map(equal, leaves, others))
 
 
 def to_tensor(answer: Any, shape: str = "one number") -> Tensor:
@@ -319,14 +315,11 @@ def _compare_gradients(
             ".item(), torch.no_grad(), torch.tensor() and NumPy cut the graph."
         )
 
-    def gradients(value: Tensor) -> list[Tensor]:
+    def gradients(value: Tensor) -> Sequence[Tensor]:
         """Gradients of a random combination of the entries: no two entries can cancel."""
-        total, inputs = (
-            (value.double() * normal("gradient", *value.shape)).sum(),
-            [*leaves.values()],
-        )
-        found = torch.autograd.grad(total, inputs, allow_unused=True, retain_graph=True)
-        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found)]
+        total = (value.double() * normal("gradient", *value.shape)).sum()
+        inputs = [*leaves.values()]
+        return torch.autograd.grad(total, inputs, retain_graph=True, materialize_grads=True)
 
     try:
         wanted, found = gradients(right), gradients(answer)
@@ -383,10 +376,9 @@ class Operations(TorchDispatchMode):
         self.names.add(name)
         if name in ("mul", "addcmul"):
             self.multiplications += out.numel()
-        elif name in ("mm", "bmm", "mv", "dot"):
-            self.multiplications += out.numel() * args[0].shape[-1]
-        elif name in ("addmm", "baddbmm", "addmv"):
-            self.multiplications += out.numel() * args[1].shape[-1]
+        elif name in ("mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv"):
+            left = args["add" in name]  # the first argument of addmm is the bias
+            self.multiplications += out.numel() * left.shape[-1]
         elif name == "convolution":
             self.multiplications += out.numel() * args[1][0].numel()
         return out

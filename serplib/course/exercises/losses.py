@@ -1,7 +1,5 @@
 """Checkers of the exercises in 04_losses_and_baselines."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -23,33 +21,30 @@ from serplib.geometry import gather, squared_distances
 def chamfer_l1(a: Tensor, b: Tensor):
     """Return the mean distance to the nearest, sides averaged: ``(B, N, 3), (B, M, 3) -> (B,)``."""
     table = squared_distances(a, b)  # (B, N, M)
-    there, back = table.amin(2), table.amin(1)  # (B, N), (B, M) squared
-    near, far = there.sqrt(), back.sqrt()  # (B, N), (B, M)
-    right = (near.mean(1) + far.mean(1)) / 2  # (B,)
+    squares = table.amin(2), table.amin(1)  # (B, N), (B, M)
+    near, far = (side.sqrt() for side in squares)
     blocks = (a[:, :, None] - b[:, None]).abs().sum(-1)  # (B, N, M)
+
+    def average(one: Tensor, other: Tensor) -> Tensor:
+        return (one.mean(1) + other.mean(1)) / 2
+
+    right, squared = average(near, far), average(*squares)  # (B,)
     return right, {
-        "That is Eq. 11, with SQUARED distances. Take the root before the "
-        "mean.": there.mean(1) + back.mean(1),
-        "The sides are averaged, but the distances are still squared: take the root before the "
-        "mean.": (there.mean(1) + back.mean(1)) / 2,
-        "You added the two sides. This convention averages them: single points 3 apart give "
-        "3.": 2 * right,
-        "You took the root of the mean. Take the root of every distance first.": [
-            (there.mean(1).sqrt() + back.mean(1).sqrt()) / 2,
-            ((there.mean(1) + back.mean(1)) / 2).sqrt(),
-        ],
-        "You summed |dx| + |dy| + |dz|, the city-block distance. CD-l1 means the Euclidean "
-        "distance.": (blocks.amin(2).mean(1) + blocks.amin(1).mean(1)) / 2,
-        "That is one side only. The points of the other cloud look for their nearest, too; average "
-        "the two means.": [near.mean(1), far.mean(1)],
-        "You summed over the points. Each side is a mean over its own number of "
-        "points.": [(near.sum(1) + far.sum(1)) / 2, near.sum(1) + far.sum(1)],
-        "You pooled both sides in one mean, so that the larger cloud weighs more. Average the two "
-        "means.": torch.cat([near, far], 1).mean(1),
-        "You took the larger side, as FoldingNet does. Average "
-        "them.": torch.maximum(near.mean(1), far.mean(1)),
-        "You averaged all distances. Take the minimum over the other cloud "
-        "first.": table.sqrt().mean((1, 2)),
+        "That is Eq. 11, with SQUARED distances. Take the root before the mean.": 2 * squared,
+        "The sides are averaged, the distances still squared: root before the mean.": squared,
+        "You added the two sides. Average them: single points 3 apart give 3.": 2 * right,
+        "You took the root of the mean. Take the root of every distance first.":
+            [sum(side.mean(1).sqrt() for side in squares) / 2, squared.sqrt()],
+        "You summed |dx| + |dy| + |dz|, the city-block distance. CD-l1 means the Euclidean one.":
+            average(blocks.amin(2), blocks.amin(1)),
+        "That is one side only. Average it with the other side.": [near.mean(1), far.mean(1)],
+        "You summed over the points. Each side is a mean over its own number of points.":
+            [(near.sum(1) + far.sum(1)) / 2, near.sum(1) + far.sum(1)],
+        "You pooled both sides in one mean: the larger cloud weighs more. Average the two means.":
+            torch.cat([near, far], 1).mean(1),
+        "You took the larger side. Average the two.": torch.maximum(near.mean(1), far.mean(1)),
+        "You averaged all distances. Take the minimum over the other cloud first.":
+            table.sqrt().mean((1, 2)),
     }  # fmt: skip
 
 
@@ -70,31 +65,32 @@ def chamfer_gradient(answer: Tensor, clean: Tensor):
     to_clean, to_answer = table.argmin(2), table.argmin(1)  # (B, N), (B, M)
     own = 2 * (answer - gather(clean, to_clean))  # (B, N, 3) before its mean
     returned = 2 * (gather(answer, to_answer) - clean)  # (B, M, 3)
-    index = to_answer[..., None].expand(-1, -1, 3)  # (B, M, 3)
-    found = torch.zeros_like(answer).scatter_add(1, index, returned)  # (B, N, 3)
-    right = own / size + found / other
+
+    def collect(reduce: str) -> Tensor:
+        """Gather what the clean points sent to the answers that they found: ``(B, N, 3)``."""
+        index = to_answer[..., None].expand(-1, -1, 3)  # (B, M, 3)
+        zeros = torch.zeros_like(answer)
+        return zeros.scatter_reduce(1, index, returned, reduce, include_self=False)
+
     last, rows = torch.zeros_like(answer), torch.arange(len(answer))
     for j in range(other):  # the last clean point that found an answer overwrites the others
         last[rows, to_answer[:, j]] = returned[:, j]
-    mean = torch.zeros_like(answer).scatter_reduce(1, index, returned, "mean", include_self=False)
-    return right, {
-        "Only the first part is there: each answer's own search. Every clean point that found an "
-        "answer contributes to its gradient, too.": own / size,
-        "Only the second part is there: the searches of the clean points. Each answer also looks "
-        "for its own nearest.": found / other,
-        "The two parts work against each other: in both, the gradient is answer minus "
-        "clean.": [own / size - found / other, found / other - own / size],
+    found = collect("sum")
+    first, second = own / size, found / other
+    return first + second, {
+        "Only the first part is there. What the clean points found counts, too.": first,
+        "Only the second part is there. Each answer also looks for its own nearest.": second,
+        "The two parts work against each other: in both, the gradient is answer minus clean.":
+            [first - second, second - first],
         "Where several clean points found the same answer you kept one contribution only: "
-        "'out[rows, index] += ...' does not add up. Use scatter_add.": own / size + last / other,
-        "Where several clean points found the same answer you averaged them. They add "
-        "up.": own / size + mean / other,
-        "Both parts are divided by the same number. The first side of Eq. 11 is a mean over N "
-        "answers, the second over M clean points.": [(own + found) / size, (own + found) / other],
-        "N and M are exchanged: an answer's own search is divided by the number of "
-        "answers.": own / other + found / size,
+        "'out[rows, index] += ...' does not add up. Use scatter_add.": first + last / other,
+        "Where several clean points found the same answer you averaged them. They add up.":
+            first + collect("mean") / other,
+        "Both parts are divided by the same number. The first mean is over N, the second over M.":
+            [(own + found) / size, (own + found) / other],
+        "N and M are exchanged: own searches are divided by N.": own / other + found / size,
         "You differentiated sums. Eq. 11 has means: divide by N and by M.": own + found,
-        "You averaged over the batch. Wanted the gradient of each cloud's own "
-        "value.": right / len(answer),
+        "You averaged over the batch. Each cloud has its own.": (first + second) / len(answer),
     }  # fmt: skip
 
 
@@ -124,15 +120,13 @@ def best_constant(touched: Tensor, weights: tuple[float, float]):
     own = torch.tensor([_entropy(rate_of(cloud.double().mean().item())) for cloud in touched])
     return _entropy(rate), {
         "That is the entropy of the base rate: you did not use the weights.": _entropy(p),
-        "You weighted the loss but answered the unweighted base rate. With weights another "
-        "constant is best.": loss(p) / total,
-        "You divided by the number of points. PyTorch's weighted mean divides by the sum of the "
-        "weights.": loss(rate),
-        "One of the two classes is missing. Add -p' log p' and -(1 - p') log(1 - "
-        "p').": [-rate * math.log(rate), -(1 - rate) * math.log(1 - rate)],
+        "You answered the unweighted base rate, which is not the best constant.": loss(p) / total,
+        "You divided by the number of points, not by the sum of the weights.": loss(rate),
+        "One of the two classes is missing. Add -p' log p' and -(1 - p') log(1 - p').":
+            [-rate * math.log(rate), -(1 - rate) * math.log(1 - rate)],
         "That is the loss of the constant 1/2. The best constant has a lower one.": math.log(2),
-        "The weights are exchanged: the first belongs to untouched points, the second to touched "
-        "ones.": _entropy(low * p / (high * (1 - p) + low * p)),
+        "The weights are exchanged: the first is for untouched points, the second for touched.":
+            _entropy(low * p / (high * (1 - p) + low * p)),
         "That is an error rate. Wanted the cross-entropy.": min(rate, 1 - rate),
         "That is the weighted base rate, the answer itself. Wanted its cross-entropy.": rate,
         "You found a constant for each cloud. Wanted one for all points.": [own.mean(), own],

@@ -1,7 +1,5 @@
 """Checkers of the exercises in 02_perturbation."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -46,28 +44,24 @@ def perturb_rigid(points: Tensor, centers: Tensor, patch_size: int, shifts: Tens
         chained[rows, near] = chained[rows, near] + shifts[:, patch, None]
         paired[:, inside[:, patch]] = points[:, inside[:, patch]] + shifts[:, patch, None, None]
     return moved(inside), {
-        "You perturbed the centres only, not their neighbours. A patch is the patch_size nearest "
-        "points of its centre: use knn.": moved(centers[:, :, None]),
-        "kNN without self: you dropped the centre from its own patch. knn returns it first, and "
-        "patch_size counts it.": moved(patches[:, :, 1:]),
-        "You dropped the centre from its patch and moved one point too "
-        "few.": moved(inside[:, :, 1:]),
+        "You perturbed the centres only, not their neighbours (knn).": moved(centers[:, :, None]),
+        "kNN without self: the centre belongs to its patch.": moved(patches[:, :, 1:]),
+        "You dropped the centre and moved one point too few.": moved(inside[:, :, 1:]),
         "Your patches have one point too many: patch_size counts the centre.": moved(patches),
-        "You added up the shifts where patches overlap. The last patch wins: write clean + "
-        "shift.": moved(inside, add=True),
-        "The first patch wins in your answer. Let the last one "
-        "overwrite.": moved(inside, order[::-1]),
-        "You searched for neighbours in the cloud already moved. Find all patches in the clean "
-        "cloud first, then move.": chained,
-        "You moved the whole cloud with one shift. Each patch has its own, and most points stay "
-        "where they are.": points + shifts[:, :1],
-        "You wrote the shift in place of the point. The new position is the clean point PLUS the "
-        "shift.": moved(inside, base=torch.zeros_like(points)),
+        "You added up the shifts. Where patches overlap, the last one wins.":
+            moved(inside, add=True),
+        "The first patch wins in your answer. Let the last one overwrite.":
+            moved(inside, order[::-1]),
+        "You searched in the cloud already moved. Find all patches in the clean cloud first.":
+            chained,
+        "You moved the whole cloud with one shift. Each patch has its own.": points + shifts[:, :1],
+        "You wrote the shift in place of the point. The new position is clean point PLUS shift.":
+            moved(inside, base=torch.zeros_like(points)),
         "out[:, members] pairs every cloud with the members of all clouds. Index row by row: "
-        "out[batch, members] with batch of shape (B, "
-        "1).": [moved(inside, rows=slice(None)), paired],
-        "You used the patches of the first cloud for the whole "
-        "batch.": moved(inside[:1].expand_as(inside)),
+        "out[batch, members] with batch of shape (B, 1).":
+            [moved(inside, rows=slice(None)), paired],
+        "You used the patches of the first cloud for the whole batch.":
+            moved(inside[:1].expand_as(inside)),
         "Nothing has moved. Does your function return the copy that it wrote to?": points,
     }  # fmt: skip
 
@@ -80,20 +74,19 @@ def expected_shared(num_points: int, num_patches: int, patch_size: int):
     """Return the expected number of points in two patches or more: ``(N, P, n) -> float``."""
     p = patch_size / num_points
     none, one = (1 - p) ** num_patches, num_patches * p * (1 - p) ** (num_patches - 1)
-    right = num_points * (1 - none - one)
     two = math.comb(num_patches, 2) * p**2 * (1 - p) ** (num_patches - 2)
-    return right, {
-        "That is the number touched at all. Take away those in exactly one patch, N P p (1 - p)^(P "
-        "- 1), too.": num_points * (1 - none),
+    touched = num_points * (1 - none)
+    return num_points * (1 - none - one), {
+        "That is the number touched at all. Take away those in exactly one patch, too.": touched,
         "That is the number in exactly one patch. Wanted: two or more.": num_points * one,
         "That is a share. Multiply by num_points.": 1 - none - one,
-        "That is P n minus the points touched: a point in three patches counts "
-        "twice.": num_patches * patch_size - num_points * (1 - none),
-        "You forgot the factor P: any of the P patches may be the one that holds the "
-        "point.": num_points * (1 - none - one / num_patches),
+        "That is P n minus the points touched: a point in three patches counts twice.":
+            num_patches * patch_size - touched,
+        "You forgot the factor P: any of the P patches may be the one that holds the point.":
+            touched - num_points * one / num_patches,
         "That is the number in exactly two patches. Three or more count too.": num_points * two,
-        "The exponent for exactly one patch is P - 1: one patch holds the point, the others do "
-        "not.": num_points * (1 - none - one * (1 - p)),
+        "For exactly one patch, the exponent is P - 1: one patch holds the point, the rest do not.":
+            touched - num_points * one * (1 - p),
     }  # fmt: skip
 
 
@@ -109,23 +102,20 @@ def expected_shared(num_points: int, num_patches: int, patch_size: int):
 def copy_baseline(clean: Tensor, perturbed: Tensor):
     """Return the Chamfer l2 of the perturbed cloud: ``(B, N, 3), (B, N, 3) -> (B,)``."""
     table = squared_distances(perturbed, clean)  # (B, N, N)
-    there, back = table.amin(2), table.amin(1)  # (B, N) each
-    right = there.mean(1) + back.mean(1)  # (B,)
+    nearest = table.amin(2), table.amin(1)  # (B, N) each
+    there, back = (side.mean(1) for side in nearest)  # (B,) each
+    right = there + back
     own = (clean - perturbed).square().sum(-1).mean(1)  # (B,)
     return right, {
-        "That is one side of Eq. 11. The other asks, for every point of the other cloud, how far "
-        "its nearest is; add the two means.": [there.mean(1), back.mean(1)],
-        "These are distances, and Eq. 11 has SQUARED distances: no "
-        "root.": there.sqrt().mean(1) + back.sqrt().mean(1),
+        "That is one side of Eq. 11. Add the mean of the other search.": [there, back],
+        "These are distances, and Eq. 11 has SQUARED distances: no root.":
+            sum(side.sqrt().mean(1) for side in nearest),
         "You compared point i with point i. Chamfer looks for the nearest point.": own,
-        "You compared coordinate by coordinate, a mean squared error. Chamfer looks for the "
-        "nearest point.": own / 3,
-        "You summed over the points. Eq. 11 divides each side by its number of "
-        "points.": there.sum(1) + back.sum(1),
+        "You compared coordinate by coordinate. Chamfer looks for the nearest point.": own / 3,
+        "You summed over the points. Eq. 11 has means.": sum(side.sum(1) for side in nearest),
         "You halved the sum. Eq. 11 adds the two sides: single points 3 apart give 18.": right / 2,
-        "You compared a cloud with itself: the distance is 0.": torch.zeros_like(right),
-        "You took the larger of the two sides. Eq. 11 adds "
-        "them.": torch.maximum(there.mean(1), back.mean(1)),
-        "Both of your sides run from the same cloud. Take one minimum over each dimension of the "
-        "table.": [2 * there.mean(1), 2 * back.mean(1)],
+        "You compared a cloud with itself: the distance is 0.": 0 * right,
+        "You took the larger of the two sides. Eq. 11 adds them.": torch.maximum(there, back),
+        "Both of your sides run from the same cloud. Take a minimum over each dimension.":
+            [2 * there, 2 * back],
     }  # fmt: skip

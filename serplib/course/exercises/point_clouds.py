@@ -1,7 +1,5 @@
 """Checkers of the exercises in 01_point_clouds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -87,23 +85,23 @@ def normalize_like(points: Tensor, reference: Tensor):
     radius = largest(relative)  # (B, 1, 1)
     mean_radius = relative.norm(dim=-1).mean(1)[:, None, None]  # (B, 1, 1)
     return centered / radius, {
-        "You used the centre and radius of the cloud itself. Both come from the "
-        "reference.": normalize(points),
-        "Your radius is that of `points`. It comes from the reference, like the "
-        "centre.": [centered / largest(centered), centered / largest(points - own)],
-        "Your centre is that of `points`. It comes from the reference, like the "
-        "radius.": (points - own) / radius,
+        "You used the centre and radius of the cloud itself. Both come from the reference.":
+            normalize(points),
+        "Your radius is that of `points`. It comes from the reference, like the centre.":
+            [centered / largest(centered), centered / largest(points - own)],
+        "Your centre is that of `points`. It comes from the reference, like the radius.":
+            (points - own) / radius,
         "You normalised by the range of each axis, which stretches every shape into a cube. One "
-        "radius for all "
-        "axes.": [centered / relative.abs().amax(1, keepdim=True), centered / (high - low)],
+        "radius for all axes.":
+            [centered / relative.abs().amax(1, keepdim=True), centered / (high - low)],
         "You took the radius before centring, as the authors' code does: a cloud off the origin "
         "comes out too small.": centered / largest(reference),
-        "You divided by one radius for the whole batch. Each cloud has its own, (B, 1, "
-        "1).": centered / radius.amax(),
-        "You divided by the mean distance. The farthest point of the reference belongs on the unit "
-        "sphere.": centered / mean_radius,
-        "You centred on the middle of the bounding box. Take the mean of the "
-        "points.": (points - middle) / largest(reference - middle),
+        "You divided by one radius for the whole batch. Each cloud has its own, (B, 1, 1).":
+            centered / radius.amax(),
+        "You divided by the mean distance. The farthest point of the reference belongs on the unit"
+        " sphere.": centered / mean_radius,
+        "You centred on the middle of the bounding box. Take the mean of the points.":
+            (points - middle) / largest(reference - middle),
         "Your centre is the mean over the whole batch. Each cloud has its own: mean(1).":
             [(points - together) / largest(reference - together), (points - together) / radius],
         "You centred but did not scale.": centered,

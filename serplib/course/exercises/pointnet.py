@@ -1,7 +1,5 @@
 """Checkers of the exercises in 05_serp_pointnet."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -38,30 +36,27 @@ def critical_points(features: Tensor):
     right = marked(winners)
     longest = features.norm(dim=-1).topk(min(features.shape[1:]), dim=1).indices
     return right, {
-        "These are how many maxima each point wins. Wanted yes or no: count > "
-        "0.": largest(features).sum(-1),
+        "These are how many maxima each point wins. Wanted: count > 0.": largest(features).sum(-1),
         "You took the maximum over the channels, which gives each point its best channel. The "
         "cloud's vector is the maximum over the POINTS, dimension 1.": features.max(2).indices,
         "These are the indices of the winners, (B, K). Make a mask over the points.": winners,
-        "You marked the smallest of each channel. Max pooling keeps the "
-        "largest.": marked(features.min(1).indices),
+        "You marked the smallest of each channel, not the largest.":
+            marked(features.min(1).indices),
         "You marked the points with the longest feature vectors. A long one may win nothing: "
         "compare channel by channel.": marked(longest),
-        "Both clouds have the same mask in your answer: you joined the winners of the "
-        "batch.": right.any(0).expand(shape),
-        "Your maximum runs over the batch, too. Each cloud has its own: dimension 1 "
-        "only.": largest(features, (0, 1)).any(-1),
-        "You kept the one largest number of the cloud. There are K maxima, one a "
-        "channel.": largest(features, (1, 2)).any(-1),
-        "You asked for a point that wins ALL channels. One is enough: "
-        ".any(-1).": largest(features).all(-1),
-        "You applied a ReLU first. A maximum may be negative: the last layer of the encoder has no "
-        "ReLU.": largest(features.relu()).any(-1),
+        "Both clouds have the same mask: you joined the winners of the batch.":
+            right.any(0).expand(shape),
+        "Your maximum runs over the batch, too: dimension 1 only.":
+            largest(features, (0, 1)).any(-1),
+        "You kept the one largest number of the cloud. There are K maxima, one a channel.":
+            largest(features, (1, 2)).any(-1),
+        "You ask a point to win ALL channels. One is enough: .any(-1).": largest(features).all(-1),
+        "You applied a ReLU first. A maximum may be negative: the last layer of the encoder has no"
+        " ReLU.": largest(features.relu()).any(-1),
         "You took the largest absolute value.": largest(features.abs()).any(-1),
         "That is the global vector itself. Wanted: which points it comes from.": features.amax(1),
         "Inverted: you marked the points that could be left out.": ~right,
-        "You marked every point. Compare with the maximum over dimension "
-        "1.": torch.ones_like(right),
+        "You marked every point. Compare with the maximum.": torch.ones_like(right),
     }  # fmt: skip
 
 
@@ -98,15 +93,14 @@ def _layers(weight: Tensor, bias: Tensor, whole: Tensor, local: Tensor):
     return right, {
         "The bias is missing: y = W z + b.": point + once,
         "You added the bias twice, once with each part.": right + bias,
-        "You took the local columns first. The first G columns of the weight belong to the global "
-        "vector.": exchanged + bias,
+        "You took the local columns first. Global ones come first in the weight.": exchanged + bias,
         "The global part is missing: no point sees its shape.": point + bias,
-        "The local part is missing: all points of a cloud get the same "
-        "answer.": [(once + bias).expand_as(point), once + bias],
-        "You mixed the clouds of the batch: each has its own global vector, (B, 1, "
-        "out).": [point + once.mean(0) + bias, point + once[0] + bias],
-        "You divided the global part by N. Every point gets all of "
-        "it.": point + once / num_points + bias,
+        "The local part is missing: all points of a cloud get the same answer.":
+            [(once + bias).expand_as(point), once + bias],
+        "You mixed the clouds of the batch: each has its own global vector, (B, 1, out).":
+            [point + once.mean(0) + bias, point + once[0] + bias],
+        "You divided the global part by N. Every point gets all of it.":
+            point + once / num_points + bias,
         "You applied a ReLU, which is not part of this layer.": right.relu(),
     }  # fmt: skip
 
@@ -137,27 +131,26 @@ def weighted_cross_entropy(logits: Tensor, touched: Tensor, weights: Tensor):
 
     right, apart = mean(loss), [weights[k] * loss[true == k].mean() for k in (0, 1)]
     return right, {
-        "You divided by the number of points. A weighted mean divides by the sum of the "
-        "weights.": (weight * loss).mean(),
+        "You divided by the number of points, not by the sum of the weights.":
+            (weight * loss).mean(),
         "The weights have no effect in your answer.": loss.mean(),
-        "The weights are swapped: the first belongs to untouched, the second to "
-        "touched.": mean(loss, weights.flip(0)[true]),
-        "You took False for touched: class 1 is "
-        "'touched'.": F.cross_entropy(logits, 1 - true, weights),
+        "The weights are swapped: the first belongs to untouched, the second to touched.":
+            mean(loss, weights.flip(0)[true]),
+        "You took False for touched: class 1 is 'touched'.":
+            F.cross_entropy(logits, 1 - true, weights),
         "That is the sum. Divide by the sum of the weights.": (weight * loss).sum(),
-        "You divided by the sum of the two class weights. Divide by the sum over all "
-        "points.": (weight * loss).sum() / weights.sum(),
+        "You divided by the sum of the two class weights. Divide by the sum over all points.":
+            (weight * loss).sum() / weights.sum(),
         "You averaged each class by itself. Divide the sum over all points by the sum of their "
         "weights.": sum(apart) / weights.sum(),
-        "You used the logits as they are. Take log_softmax "
-        "first.": -mean(logits.gather(1, classes)[:, 0]),
-        "You averaged the probability of the right answer. Cross-entropy is its "
-        "logarithm.": -mean((-loss).exp()),
-        "Your softmax runs over the points. The classes are the last "
-        "dimension.": -mean(logits.log_softmax(0).gather(1, classes)[:, 0]),
-        "You weighted by the class that the network chose. The weight is that of the TRUE "
-        "class.": mean(loss, chosen),
-        "You used the second logit alone. There are two, and their softmax "
-        "decides.": [(weight * single).mean(), mean(single)],
+        "You used the logits as they are: log_softmax first.":
+            -mean(logits.gather(1, classes)[:, 0]),
+        "You averaged the probability of the right answer, not its logarithm.":
+            -mean((-loss).exp()),
+        "Your softmax runs over the points. The classes are the last dimension.":
+            -mean(logits.log_softmax(0).gather(1, classes)[:, 0]),
+        "You weighted by the class the network chose, not by the TRUE class.": mean(loss, chosen),
+        "You used the second logit alone. There are two, and their softmax decides.":
+            [(weight * single).mean(), mean(single)],
         "That is one value for each point. Wanted their weighted mean.": [loss, weight * loss],
     }  # fmt: skip

@@ -1,7 +1,5 @@
 """Checkers of the exercises in 08_pretraining."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 
@@ -37,10 +35,9 @@ def _schedules(warmup: int, total: int, lr: float):
         return torch.tensor([lr * (ramp(t) if t < warmup else wave(clock(t))) for t in steps])
 
     return rates(), {
-        "Your step 0 has rate 0, a wasted step. Count from 1, and divide by warmup + "
-        "1.": rates(lambda t: t / warmup),
-        "You reach lr on the last step of the warm-up, one step early: divide by warmup + "
-        "1.": rates(lambda t: (t + 1) / warmup),
+        "Your step 0 has rate 0. Count from 1: (step + 1) / (warmup + 1).":
+            rates(lambda t: t / warmup),
+        "You reach lr one step early: divide by warmup + 1.": rates(lambda t: (t + 1) / warmup),
         "Your cosine's clock started at step 0, so that the rate jumps down where the warm-up "
         "ends. It starts at step - warmup, of total - warmup.": rates(clock=lambda t: t / total),
         "Your cosine does not arrive: at step total the rate is not 0. After the warm-up only "
@@ -50,20 +47,16 @@ def _schedules(warmup: int, total: int, lr: float):
             rates(clock=lambda t: (t - warmup + 1) / (past + 1)),
             rates(clock=lambda t: (t - warmup) / (past + 1)),
         ],
-        "Your rate falls and rises again, a whole period of the cosine. It takes half a period, "
-        "pi.": rates(wave=lambda p: fall(2 * p)),
-        "Your rate becomes negative: lift the cosine and halve it, (1 + cos) / "
-        "2.": rates(wave=lambda p: math.cos(math.pi * p)),
-        "Your cosine starts at twice lr: 1 + cos is 2 at first, divide it by "
-        "2.": rates(wave=lambda p: 2 * fall(p)),
-        "Your cosine rises from 0 after the warm-up: 1 + cos, not 1 - "
-        "cos.": rates(wave=lambda p: 1 - fall(p)),
-        "After the warm-up you fall in a straight line. Wanted: half a period of a "
-        "cosine.": rates(wave=lambda p: 1 - p),
+        "Your rate falls and rises again. Take half a period, pi.":
+            rates(wave=lambda p: fall(2 * p)),
+        "Your rate becomes negative: (1 + cos) / 2.": rates(wave=lambda p: math.cos(math.pi * p)),
+        "Your cosine starts at twice lr: halve 1 + cos.": rates(wave=lambda p: 2 * fall(p)),
+        "Your cosine rises from 0: 1 + cos, not 1 - cos.": rates(wave=lambda p: 1 - fall(p)),
+        "You fall in a straight line. Wanted: half a cosine.": rates(wave=lambda p: 1 - p),
         "You took a quarter of a period, steepest at the end. Take half a period, lifted and "
         "halved.": rates(wave=lambda p: math.cos(math.pi * p / 2)),
-        "There is no warm-up in your answer: step 0 has the full "
-        "rate.": [[lr * fall(t / total) for t in range(total + 1)], rates(lambda t: 1.0)],
+        "There is no warm-up in your answer: step 0 has the full rate.":
+            [[lr * fall(t / total) for t in range(total + 1)], rates(lambda t: 1.0)],
         "After the warm-up the rate stays at lr: the cosine is missing.": rates(wave=lambda p: 1.0),
         "You return the factor. Multiply by lr.": rates() / lr,
     }  # fmt: skip
@@ -124,8 +117,9 @@ _RULES: dict[str, Callable[[str, Tensor], bool]] = {
     "called something else: go by p.ndim.": lambda name, p: "norm" not in name,
     "A matrix with bias in its name does not decay in your answer: go by p.ndim "
     "alone.": lambda name, p: p.ndim >= 2 and "bias" not in name,
-    "A convolution's weight has three dimensions and decays: p.ndim >= 2, not "
-    "== 2.": lambda name, p: p.ndim == 2,
+    "A convolution's weight has three dimensions: p.ndim >= 2, not == 2.": lambda name, p: (
+        p.ndim == 2
+    ),
     "A matrix has two dimensions and decays: p.ndim >= 2, not > 2.": lambda name, p: p.ndim > 2,
     "A scalar has no dimension at all, and does not decay: p.ndim < 2, not == 1.": lambda name, p: (
         p.ndim != 1

@@ -1,8 +1,8 @@
 """Checkers of the exercises in 11_results: how certain is a difference?"""
 
-from __future__ import annotations
-
 import math
+
+import numpy as np
 
 from serplib.course.exercises.grading import exercise
 
@@ -11,22 +11,21 @@ from serplib.course.exercises.grading import exercise
 def standard_error(percent: float, shapes: int):
     """Return the standard error of an accuracy, in percentage points: ``(percent, shapes)``."""
     p = percent / 100
-    spread = 100 * math.sqrt(p * (1 - p))
-    right = spread / math.sqrt(shapes)
+    spread, root = 100 * math.sqrt(p * (1 - p)), math.sqrt(shapes)
+    right = spread / root
     return right, {
-        "That is the variance. The error is its square "
-        "root.": [100 * p * (1 - p) / shapes, 1e4 * p * (1 - p) / shapes],
-        "You left out 1 - p, or p: a right answer and a wrong one are equally "
-        "uncertain.": [100 * math.sqrt(p / shapes), 100 * math.sqrt((1 - p) / shapes)],
+        "That is the variance. The error is its square root.": [right**2 / 100, right**2],
+        "You left out 1 - p, or p: a right and a wrong answer are equally uncertain.":
+            [100 * math.sqrt(p) / root, 100 * math.sqrt(1 - p) / root],
         "That is the standard deviation of ONE shape. Divide by shapes inside the root.": spread,
         "Divide by the square root of the number of shapes, not by the number.": spread / shapes,
-        "That is half of a 95 % interval, or all of it. Wanted: one standard "
-        "error.": [factor * right for factor in (1.96, 2.0, 3.92, 4.0)],
-        "Turn the percentage into a probability before the "
-        "root.": math.sqrt(percent * abs(1 - percent) / shapes),
-        "You divided by shapes - 1, which is for a variance estimated from a "
-        "sample.": spread / math.sqrt(shapes - 1),
-        "That is the error at p = 1/2, the largest possible. Use p.": 50 / math.sqrt(shapes),
+        "That is half of a 95 % interval, or all of it. Wanted: one standard error.":
+            [factor * right for factor in (1.96, 2.0, 3.92, 4.0)],
+        "Turn the percentage into a probability before the root.":
+            math.sqrt(percent * abs(1 - percent) / shapes),
+        "You divided by shapes - 1, which is for a variance estimated from a sample.":
+            spread / math.sqrt(shapes - 1),
+        "That is the error at p = 1/2, the largest possible. Use p.": 50 / root,
     }  # fmt: skip
 
 
@@ -42,50 +41,61 @@ def sign_test(gained: int, lost: int):
         statistic = max(abs(gained - lost) - correction, 0) ** 2 / max(n, 1)
         return math.erfc(math.sqrt(statistic / 2))
 
+    def capped(*values: float) -> list[float]:
+        return [*values, *(min(1.0, value) for value in values)]
+
     exactly, both = math.comb(n, few) / 2**n, 2 * tail(few)
-    sides = [2 * tail(k) for k in (gained, lost, max(gained, lost))]
-    return min(1.0, both), {
+    right = min(1.0, both)
+    return right, {
         "That is one side. A difference the other way counts, too: twice that.": tail(few),
         "A probability above 1: cut it off at 1.": both,
-        "That is the chance of exactly this split. Add up all that are at least as "
-        "uneven.": [exactly, 2 * exactly, min(1.0, 2 * exactly)],
-        "You took the tail below one of the two counts. Where it is the larger one, the rare side "
-        "is the other: take the smaller.": [*sides, *(min(1.0, side) for side in sides)],
-        "That is the chance of a MORE even split. Wanted: this uneven or "
-        "more.": [1 - tail(few), 1 - min(1.0, both)],
-        "That is the chi-square approximation. Wanted: the exact binomial "
-        "probability.": [chi_square(0), chi_square(1)],
-        "You left out this very split: range(few) stops before "
-        "few.": [min(1.0, both - 2 * exactly), both - 2 * exactly],
-        "You counted this split half, the mid-p value. Wanted: the exact "
-        "p.": min(1.0, both - exactly),
+        "That is the chance of exactly this split. Add up all that are at least as uneven.":
+            [exactly, *capped(2 * exactly)],
+        "You took the tail below one of the two counts. Take the smaller count: the rare side.":
+            capped(*(2 * tail(k) for k in (gained, lost, max(gained, lost)))),
+        "That is the chance of a MORE even split. Wanted: this uneven or more.":
+            [1 - tail(few), 1 - right],
+        "That is the chi-square approximation. Wanted: the exact binomial probability.":
+            [chi_square(0), chi_square(1)],
+        "You left out this very split: range(few) stops before few.":
+            [right - 2 * exactly, both - 2 * exactly],
+        "You counted this split half, the mid-p value.": min(1.0, both - exactly),
     }  # fmt: skip
 
 
-@exercise([(0.62, 2.0), (0.62, 0.55), (3.0, 1.0), (0.1, 1.96), (0.98, 1.0), (0.49, 1.0)])
+@exercise(
+    [(0.62, 0.5), (0.62, 1.0), (0.62, 2.0), (0.98, 1.0), (3.0, 1.0), (3.0, 0.25)],
+    advice="(t(0.975) + t(0.8)) sd / sqrt(m) is to be at most the gain; start at m = 2.",
+)
 def seeds_needed(gain: float, sd: float):
-    """Return the seeds until 1.96 standard errors are below a gain: ``(gain, sd) -> int``."""
+    """Return the seeds for 80 % power in a paired t-test at 5 %: ``(gain, sd) -> int``."""
+    from scipy.stats import norm, t  # slow to import
 
-    def above(value: float) -> int:
-        return math.floor(value + 1e-9) + 1
+    m = np.arange(2, 3000)  # (M,) numbers of seeds
+    freedom = m - 1
 
-    ratio = 1.96 * sd / gain
-    raw = ratio**2
-    right = max(2, above(raw))
-    return right, {
-        "The error falls with the SQUARE ROOT of the number of seeds: square the "
-        "ratio.": [max(2, above(ratio)), max(2, math.ceil(ratio - 1e-9))],
-        "BELOW the gain: where the half width equals the gain, one more seed is "
-        "needed.": max(2, math.ceil(raw - 1e-9)),
-        "One too few: with that many, the interval still reaches 0 or "
-        "beyond.": [max(2, math.floor(raw + 1e-9)), max(2, round(raw))],
-        "One seed has no spread to measure: at least 2.": [above(raw), math.ceil(raw - 1e-9)],
-        "You forgot the 1.96: one standard error is a 68 % "
-        "interval.": [max(2, above((sd / gain) ** 2)), max(2, math.ceil((sd / gain) ** 2 - 1e-9))],
-        "You took 2 for 1.96.": max(2, above((2 * sd / gain) ** 2)),
-        "Half the width of the interval is to be below the gain, not all of "
-        "it.": max(2, above(4 * raw)),
-        "The ratio is inverted: more spread needs more seeds.": max(2, above(3.8416**2 / raw)),
-        "Seeds are whole: the smallest number for which the half width is below the "
-        "gain.": [raw, max(2.0, raw)],
+    def first(multiple: np.ndarray | float, ratio: float = sd / gain) -> int:
+        """The first m at which so many standard errors are at most the gain."""
+        return int(m[(multiple * ratio <= np.sqrt(m)).argmax()])
+
+    test, power = t.ppf(0.975, freedom), t.ppf(0.8, freedom)  # (M,)
+    known = norm.ppf(0.975) + norm.ppf(0.8)
+    raw = [(multiple * sd / gain) ** 2 for multiple in (known, 2.8)]
+    return first(test + power), {
+        "You left out the power: with that many seeds, a true gain is missed every second time.":
+            [first(test), first(1.96), max(2, math.floor((1.96 * sd / gain) ** 2 + 1e-9) + 1)],
+        "1.96 and 0.84 hold for a known sd. It is estimated: take Student's t, m - 1 degrees.":
+            [first(known), first(2.8), first(1.96 + power), first(test + 0.84)],
+        "Your degrees of freedom are m, or m - 2. Paired gains have m - 1.":
+            [first(t.ppf(0.975, k) + t.ppf(0.8, k)) for k in (m, np.maximum(m - 2, 1e-9))],
+        "That is a one-sided test. Two-sided takes 0.975.": first(t.ppf(0.95, freedom) + power),
+        "Power has one side only: the quantile 0.8, not 0.9.": first(test + t.ppf(0.9, freedom)),
+        "The power is subtracted: a larger power needs more seeds.": first(test - power),
+        "These seeds are for two unpaired groups. sd is the spread of the paired gains.":
+            [first(test + power, math.sqrt(2) * sd / gain), 2 * first(test + power)],
+        "The error falls with the SQUARE ROOT of m.":
+            int(m[((test + power) * sd / m <= gain).argmax()]),
+        "The ratio is inverted: more spread needs more seeds.": first(test + power, gain / sd),
+        "Seeds are whole: the smallest number with 80 % power.":
+            [*raw, *(max(2.0, x) for x in raw)],
     }  # fmt: skip

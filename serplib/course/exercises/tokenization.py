@@ -1,7 +1,5 @@
 """Checkers of the exercises in 03_tokenization."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -31,21 +29,19 @@ def uncovered(index: Tensor, num_points: int):
     right, pooled = (visited == 0).sum(1), (visited.sum(0) == 0).sum()  # (B,), ()
     covered = num_points - right  # (B,)
     return right, {
-        "That is N minus c x n: it counts slots. Patches overlap, so count different "
-        "points.": torch.full((batch,), num_points - slots),
+        "That is N minus c x n: it counts slots. Patches overlap, so count different points.":
+            torch.full((batch,), num_points - slots),
         "These are the points that ARE covered. Wanted: those that no patch holds.": covered,
-        "That is c x n minus the points covered: the surplus of slots, not the uncovered "
-        "points.": slots - covered,
+        "That is c x n minus the points covered: the surplus of slots.": slots - covered,
         "These are shares. Wanted counts: do not divide by num_points.": right / num_points,
-        "You counted points in one patch, too. A point in one patch is "
-        "covered.": (visited <= 1).sum(1),
-        "You looked at the first point of each patch only, its centre. All n "
-        "count.": (visits(index[:, :, :1]) == 0).sum(1),
-        "You counted up to the largest index that occurs. The last points of a cloud may be "
-        "uncovered, too (minlength=num_points for "
-        "bincount).": index.flatten(1).amax(1) + 1 - covered,
-        "You pooled the patches of all clouds. Point 7 of one cloud is not point 7 of the "
-        "next.": [pooled, pooled.expand(batch)],
+        "You counted points in one patch, too. A point in one patch is covered.":
+            (visited <= 1).sum(1),
+        "You looked at the first point of each patch only, its centre. All n count.":
+            (visits(index[:, :, :1]) == 0).sum(1),
+        "You counted up to the largest index that occurs. The last points may be uncovered, too.":
+            index.flatten(1).amax(1) + 1 - covered,
+        "You pooled the patches of all clouds. Point 7 of one cloud is not that of the next.":
+            [pooled, pooled.expand(batch)],
     }  # fmt: skip
 
 
@@ -70,39 +66,37 @@ def target_in_input_frame(points: Tensor, clean: Tensor, index: Tensor):
         mean = patches.mean(axes, keepdim=True)  # (B, c, 1, 3)
         return mean, (patches - mean).square().mean((*axes, 3), keepdim=True).sqrt()
 
+    def joint(patches: Tensor, correction: int = 0) -> Tensor:
+        """One std over points and coordinates, without centring each axis."""
+        return patches.std((2, 3), correction=correction, keepdim=True)
+
     (mean, std), (own_mean, own_std) = frame(noisy), frame(target)
-    whole, whole_std = frame(noisy, (1, 2))
-    across, across_std = frame(noisy, (1,))
-    centered, axes_std = target - mean, (noisy - mean).square().mean(2, keepdim=True).sqrt()
-    both, joint = (2, 3), noisy.mean((2, 3), keepdim=True)
-    joint_std = noisy.std(both, keepdim=True, correction=0)
+    (whole, whole_std), (across, across_std) = frame(noisy, (1, 2)), frame(noisy, (1,))
+    centered, relative = target - mean, noisy - mean
+    one_mean = target - noisy.mean((2, 3), keepdim=True)
     return centered / std, {
-        "You normalised the clean patch by its OWN mean and std. Nobody knows these at test time: "
-        "take the corrupted patch's.": (target - own_mean) / own_std,
-        "That is the input. The target is made of the CLEAN points.": (noisy - mean) / std,
-        "You exchanged points and clean: this is the corrupted patch in the clean one's "
-        "frame.": (noisy - own_mean) / own_std,
-        "The scale is the input's, the origin is not: subtract the mean of the corrupted "
-        "patch.": (target - own_mean) / std,
-        "The origin is the input's, the scale is not: divide by the std of the corrupted "
-        "patch.": centered / own_std,
-        "You took one std for each axis, which stretches a flat patch into a ball. One number a "
-        "patch, over points AND coordinates.": centered / axes_std,
-        "Your std divides by 3n - 1, torch's default. The patch is no sample: divide by 3n "
-        "(correction=0).": centered / (noisy - mean).std(both, keepdim=True),
-        "You took the std before centring: torch then subtracts ONE mean for x, y and z. Centre "
-        "first, axis by axis.": [centered / joint_std, centered / noisy.std(both, True, True)],
-        "You subtracted ONE mean for x, y and z together. Take one an axis: mean over dimension 2 "
-        "only.": [(target - joint) / std, (target - joint) / joint_std],
+        "You normalised the clean patch by its OWN mean and std. Take the corrupted patch's.":
+            (target - own_mean) / own_std,
+        "That is the input. The target is made of the CLEAN points.": relative / std,
+        "You exchanged points and clean: this is the corrupted patch in the clean one's frame.":
+            (noisy - own_mean) / own_std,
+        "The scale is the input's, the origin is not: subtract the mean of the corrupted patch.":
+            (target - own_mean) / std,
+        "The origin is the input's, the scale is not: divide by the std of the corrupted patch.":
+            centered / own_std,
+        "You took one std for each axis, which stretches a flat patch. One number a patch.":
+            centered / relative.square().mean(2, keepdim=True).sqrt(),
+        "Your std divides by 3n - 1 (torch). Take correction=0.": centered / joint(relative, 1),
+        "You took the std before centring: torch then subtracts ONE mean for all axes. Centre "
+        "first, axis by axis.": [centered / joint(noisy), centered / joint(noisy, 1)],
+        "You subtracted ONE mean for x, y and z together. Take one an axis: dimension 2 only.":
+            [one_mean / std, one_mean / joint(noisy)],
         "You centred and did not divide by the std.": centered,
         "You divided by the std and did not centre.": [target / std, target / own_std],
         "You divided by the variance. The unit of length is its root.": centered / std.square(),
-        "You subtracted the FPS centre, as the authors' code does. Here: the "
-        "mean.": (target - noisy[:, :, :1]) / std,
-        "That is one frame for the whole cloud. Each patch has its "
-        "own.": (target - whole) / whole_std,
-        "You averaged over the patches. The points of a patch are dimension "
-        "2.": (target - across) / across_std,
+        "You subtracted the FPS centre. Here: the mean.": (target - noisy[:, :, :1]) / std,
+        "That is one frame for the whole cloud. Take one a patch.": (target - whole) / whole_std,
+        "You averaged over the patches. Points are dimension 2.": (target - across) / across_std,
         "These are the clean patches, not normalised yet.": target,
     }  # fmt: skip
 
@@ -127,23 +121,21 @@ def encoder_input(tokens: Tensor, positions: Tensor, cls: Tensor, cls_position: 
 
     left, right = rows(first, tokens), rows(place, positions)  # (B, c+1, d)
     return joined(left, right), {
-        "You added tokens and positions, as the authors' code does. Eq. 6 concatenates: width "
-        "2d.": left + right,
-        "You joined tokens and positions along the sequence. Eq. 6 joins each token with its own "
-        "position, along the last axis.": rows(left, right),
-        "[CLS] stands last. Eq. 7 writes ([CLS]; T_i): it comes "
-        "first.": joined(rows(tokens, first), rows(positions, place)),
+        "You added tokens and positions. Eq. 6 concatenates: width 2d.": left + right,
+        "You joined along the sequence. Eq. 6 joins along the last axis.": rows(left, right),
+        "[CLS] stands last. Eq. 7 writes ([CLS]; T_i): it comes first.":
+            joined(rows(tokens, first), rows(positions, place)),
         "Positions come first in your answer. Eq. 6 is [T_e; P_e].": joined(right, left),
-        "[CLS] has no position, only zeros. The paper gives it a learnable "
-        "one.": joined(left, rows(0 * place, positions)),
-        "You used cls where its position belongs: the right half of row 0 is "
-        "cls_position.": joined(left, rows(first, positions)),
+        "[CLS] has no position, only zeros. The paper gives it a learnable one.":
+            joined(left, rows(0 * place, positions)),
+        "You used cls where its position belongs: the right half of row 0 is cls_position.":
+            joined(left, rows(first, positions)),
         "You exchanged cls and cls_position.": joined(rows(place, tokens), rows(first, positions)),
         "[CLS] is missing: Eq. 7 wants c + 1 rows.": joined(tokens, positions),
-        "[CLS] replaced the first token. Eq. 7 puts it in front of all c "
-        "tokens.": joined(rows(first, tokens[:, 1:]), rows(place, positions[:, 1:])),
-        "Tokens and positions are shifted against each other by one "
-        "row.": [joined(left, rows(positions, place)), joined(rows(tokens, first), right)],
-        "You interleaved the features of token and position. First all d of the token, then all d "
-        "of the position.": torch.stack([left, right], -1).flatten(2),
+        "[CLS] replaced the first token. Eq. 7 puts it in front of all c tokens.":
+            joined(rows(first, tokens[:, 1:]), rows(place, positions[:, 1:])),
+        "Tokens and positions are shifted against each other by one row.":
+            [joined(left, rows(positions, place)), joined(rows(tokens, first), right)],
+        "You interleaved token and position. First all d of the token, then all d of the position.":
+            torch.stack([left, right], -1).flatten(2),
     }  # fmt: skip

@@ -1,7 +1,5 @@
 """Checkers of the exercises in 07_vasp."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -31,33 +29,29 @@ def vq_terms(z: Tensor, e: Tensor, alpha: float, beta: float):
 
     square, summed, length = gap.square(), gap.square().sum(1), gap.norm(dim=1)
     return moving("e", "z"), {
-        "The codebook term sends a gradient to both z and e. Stop it at z: z.detach() is "
-        "sg[z].": [moving("both", side) for side in sides],
-        "You stopped the wrong side: the codebook term is to move e, not "
-        "z.": [moving("z", side) for side in sides],
+        "The codebook term sends a gradient to both z and e. Stop it at z: z.detach() is sg[z].":
+            [moving("both", side) for side in sides],
+        "You stopped the wrong side: the codebook term is to move e, not z.":
+            [moving("z", side) for side in sides],
         "The codebook term sends no gradient anywhere. Detach one side only, and no "
         "torch.no_grad().": [moving("none", side) for side in sides],
-        "The commitment term sends a gradient to both z and e. Stop it at e: e.detach() is "
-        "sg[e].": moving("e", "both"),
+        "The commitment term sends a gradient to both: use e.detach().": moving("e", "both"),
         "You stopped the wrong side: the commitment term is to move z, not e.": moving("e", "e"),
-        "The commitment term sends no gradient anywhere. Detach one side only, and no "
-        "torch.no_grad().": moving("e", "none"),
-        "alpha and beta have changed places (or the two terms have): alpha belongs to the codebook "
-        "term, which comes first.": measured(square.mean()).flip(0),
-        "The weights are missing: alpha times the first term, beta times the "
-        "second.": torch.stack(2 * [square.mean()]),
+        "The commitment term sends no gradient. Detach one side only.": moving("e", "none"),
+        "alpha and beta have changed places (or the two terms have): alpha belongs to the codebook"
+        " term, which comes first.": measured(square.mean()).flip(0),
+        "The weights are missing: alpha first, then beta.": torch.stack(2 * [square.mean()]),
         "You summed over the dimensions, as the norm that Eq. 13 prints does. The authors' code "
         "takes .mean() over everything.": measured(summed.mean()),
-        "You summed over the tokens too: the term would grow with the batch. Use "
-        ".mean().": measured(square.sum()),
+        "You summed over the tokens too: the term would grow with the batch. Use .mean().":
+            measured(square.sum()),
         "That is the length of z - e. Eq. 13 has it SQUARED.":
             [measured(value) for value in (length.mean(), gap.abs().mean(), square.mean().sqrt())],
         "The differences are not squared, so that they cancel.": measured(gap.mean()),
         "You squared the mean. Square every difference first.": measured(gap.mean().square()),
-        "That is the SUM of the two terms. Return both, codebook "
-        "first.": (alpha + beta) * square.mean(),
-        "Each term is one number: the mean over all tokens and "
-        "dimensions.": [measured(square.mean(1)), measured(square.mean(0)), measured(square)],
+        "That is the SUM of the two terms. Return both.": (alpha + beta) * square.mean(),
+        "Each term is one number: the mean over all tokens and dimensions.":
+            [measured(square.mean(1)), measured(square.mean(0)), measured(square)],
     }  # fmt: skip
 
 
@@ -75,13 +69,13 @@ def perplexity(counts: Tensor):
     return right, {
         "That is the entropy. The perplexity is its exp: a number of codes.": entropy,
         "That is the entropy in bits. Raise 2 to its power.": bits,
-        "You mixed base 2 and base e. Use one base for the logarithm and the "
-        "power.": [math.exp(bits), 2**entropy],
+        "You mixed base 2 and base e. Use one base for the logarithm and the power.":
+            [math.exp(bits), 2**entropy],
         "You lost the minus sign: that is 1 / perplexity.": 1 / right,
         "That is the number of codes used at all, however unevenly.": live,
         "That is the share of codes used at all.": live / len(counts),
-        "That is 1 / sum p^2, another effective number (it weighs rare codes less). The perplexity "
-        "is exp of the entropy.": float(1 / p.square().sum()),
+        "That is 1 / sum p^2, another effective number (it weighs rare codes less). The perplexity"
+        " is exp of the entropy.": float(1 / p.square().sum()),
         "You divided by K. The perplexity is a number of codes, 1 to K.": right / len(counts),
         "You took the mean over the codes. The entropy is a sum.": math.exp(entropy / len(counts)),
         "The epsilon in your logarithm changes the result. Take 1e-10, or torch.special.entr.": [
@@ -125,25 +119,21 @@ def ema_codes(
     use, total = usage.lerp(counts, 1 - decay), token_sum.lerp(sums, 1 - decay)
     old = token_sum / usage.clamp_min(1e-9)[:, None]
     return total / smooth(use), {
-        "decay has changed sides: the OLD average keeps decay, the batch gets 1 - "
-        "decay.": token_sum.lerp(sums, decay) / smooth(usage.lerp(counts, decay)),
+        "decay has changed sides: the OLD average keeps decay, the batch gets 1 - decay.":
+            token_sum.lerp(sums, decay) / smooth(usage.lerp(counts, decay)),
         "You added epsilon and left the total larger than it was. Laplace smoothing rescales: "
         "times total / (total + K epsilon).": total / (use + epsilon)[:, None],
-        "Your smoothed usage sums to 1. Multiply by the total: the sums are sums, not "
-        "means.": total / smooth(use) * use.sum(),
+        "Your smoothed usage sums to 1. Multiply by the total.": total / smooth(use) * use.sum(),
         "The total N of the smoothing is the sum of the NEW usage, not of the usage before this "
         "step or of this batch.": [total / smooth(use, usage), total / smooth(use, counts)],
-        "The smoothing adds epsilon K times, once for each code: total + K "
-        "epsilon.": total / smooth(use, times=1),
+        "The smoothing adds epsilon K times: total + K epsilon.": total / smooth(use, times=1),
         "You averaged the means of the batches, so that one token of a batch counts as much as "
         "fifty. Average sums and counts, then divide.": old.lerp(means, 1 - decay),
         "You averaged the MEAN of the batch's tokens into token_sum. It holds sums: index_add, "
         "without dividing.": token_sum.lerp(means, 1 - decay) / smooth(use),
         "You used this batch alone. The averages so far are lost.": sums / smooth(counts),
-        "You averaged the sums and divided by the OLD usage. Both are averaged "
-        "first.": total / smooth(usage),
-        "You averaged the usage and left the sums as they were. Both are averaged "
-        "first.": token_sum / smooth(use),
+        "You averaged the sums and divided by the OLD usage. Average both.": total / smooth(usage),
+        "You averaged the usage, and left the sums as they were.": token_sum / smooth(use),
         "Where several tokens took the same code you kept one of them: 'sums[index] += ...' does "
         "not add up. Use index_add.": token_sum.lerp(last, 1 - decay) / smooth(use),
     }  # fmt: skip

@@ -1,7 +1,5 @@
 """Checker of the exercise in 00_welcome."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
@@ -28,25 +26,23 @@ def touched_share(clean: Tensor, perturbed: Tensor):
     """Return the share of the points of each cloud that moved: ``(B, N, 3), (B, N, 3) -> (B,)``."""
     difference = perturbed - clean  # (B, N, 3)
     moved, length = difference != 0, difference.norm(dim=-1)  # (B, N, 3), (B, N)
-    touched = moved.any(-1).float()  # (B, N)
-    share = touched.mean(1)  # (B,)
-    norms = clean.norm(dim=-1) != perturbed.norm(dim=-1)  # (B, N)
-    not_close = ~torch.isclose(clean, perturbed).all(-1)  # (B, N)
-    return share, {
-        "You averaged over coordinates. A point has moved if ANY of its three coordinates has: use "
-        ".any(-1) before the mean.": moved.float().mean((1, 2)),
-        "You ask for all three coordinates to change. One is enough: .any(-1), not "
-        ".all(-1).": moved.all(-1).float().mean(1),
+    touched = moved.any(-1)  # (B, N)
+    farther = clean.norm(dim=-1) != perturbed.norm(dim=-1)  # (B, N)
+    limits = (1e-6, 1e-4, 0.01, 0.05, 0.1)
+    tolerant = [~torch.isclose(clean, perturbed).all(-1), *(length > limit for limit in limits)]
+
+    def share(mask: Tensor) -> Tensor:
+        return mask.float().mean(1)
+
+    return share(touched), {
+        "You averaged over coordinates: .any(-1) comes first.": moved.float().mean((1, 2)),
+        "You ask for all three coordinates. One is enough: .any(-1).": share(moved.all(-1)),
         "That is the number of points that moved. Divide by N.": touched.sum(1),
-        "You reduced over the points. Coordinates are the last dimension: "
-        ".any(-1).": moved.any(1).float().mean(1),
-        "You took the mean over the batch. Points are dimension 1.": touched.mean(0),
-        "You added up signed differences, and +0.25 and -0.25 cancel. Compare each "
-        "coordinate.": (difference.sum(-1) != 0).float().mean(1),
-        "You compared distances from the origin. A point can move and keep its "
-        "distance.": norms.float().mean(1),
-        "You allow a tolerance. A point has moved however small the change: clean != perturbed.": [
-            not_close.float().mean(1),
-            *((length > limit).float().mean(1) for limit in (1e-6, 1e-4, 0.01, 0.05, 0.1)),
-        ],
+        "You reduced over the points. Coordinates are last: .any(-1).": share(moved.any(1)),
+        "You took the mean over the batch. Points are dimension 1.": touched.float().mean(0),
+        "You added up signed differences: 0.25 - 0.25 cancels.": share(difference.sum(-1) != 0),
+        "You compared distances from the origin. A point can move and keep its distance.":
+            share(farther),
+        "You allow a tolerance. A point has moved however small the change: clean != perturbed.":
+            [share(mask) for mask in tolerant],
     }  # fmt: skip

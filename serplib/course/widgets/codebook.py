@@ -1,7 +1,5 @@
 """The codebook explorer: the patches that share a code of VASP (section 3.4)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -12,19 +10,12 @@ import torch
 from torch import Tensor
 
 from serplib.course.plots import CAMERA, PALETTE, project
-from serplib.course.widgets.common import (
-    Explorer,
-    choice,
-    frame,
-    jupyter,
-    slider,
-    turn_slider,
-)
+from serplib.course.widgets import common
 from serplib.data import Clouds
 from serplib.vasp import Vasp
 
 COLUMNS, ROWS = 4, 2  # of the grid of shapes: at most 8 are drawn
-ANY = "any"  # the category slider's first place
+ANY = "any"  # the category menu's first place
 FORM = 0.38  # how much a normalised patch shrinks to fit its place in the grid
 
 
@@ -170,7 +161,7 @@ def code_layers(
 
 def codebook_explorer(
     atlases: Mapping[str, CodeAtlas], category: str = ANY, code: int | None = None
-) -> Explorer:
+) -> common.Explorer:
     """Browse codebooks: left the shapes with the patches of a code marked, right the patches.
 
     Args:
@@ -188,15 +179,15 @@ def codebook_explorer(
     if code is None:
         code = _most_used(first)
     explore_code(first, code, None if category == ANY else category)  # refuses what is not there
-    jupyter()
+    common.jupyter()
     controls = SimpleNamespace(
-        training=choice("training", tuple(atlases), next(iter(atlases))),
-        code=slider("code", code, 0, len(first.codebook) - 1),
-        category=choice("category", (ANY, *sorted(set(first.names))), category),
-        turn=turn_slider(),
+        training=common.menu("training", tuple(atlases), next(iter(atlases))),
+        code=common.slider("code", code, 0, len(first.codebook) - 1),
+        category=common.menu("category", (ANY, *sorted(set(first.names))), category),
+        turn=common.turn_slider(),
     )
     figure = _grids(("its patches on the shapes", "the same patches, normalised"))
-    explorer = Explorer(figure, controls, ("training", "code"), ("category", "turn"))
+    explorer = common.Explorer(figure, controls, ("training", "code"), ("category", "turn"))
 
     def draw(_=None) -> None:
         atlas = atlases[controls.training.value]
@@ -233,7 +224,7 @@ def _most_used(atlas: CodeAtlas) -> int:
 
 def _grids(titles: tuple[str, str]):
     """A FigureWidget of two empty grids: shapes and their marked points, patches, and names."""
-    _, go, make_subplots = jupyter()
+    _, go, make_subplots = common.jupyter()
     figure = go.FigureWidget(make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.02))
     for column, role, name, size in (
         (1, "neutral", "shape", 2.5),
@@ -248,5 +239,5 @@ def _grids(titles: tuple[str, str]):
         figure.add_annotation(x=x, y=y, text="", showarrow=False, font={"size": 11}, row=1, col=1)
     figure.update_xaxes(visible=False, range=[-1.15, 2.2 * COLUMNS - 1.05])
     figure.update_yaxes(visible=False, range=[-2.5 * ROWS + 1.3, 1.35])
-    frame(figure, 380)
+    common.frame(figure, 380)
     return figure

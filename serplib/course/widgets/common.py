@@ -1,6 +1,4 @@
-"""Parts shared by the explorers: the box, the sliders, the 3-d scenes of a figure."""
-
-from __future__ import annotations
+"""Parts shared by the explorers: the box, the controls, the 3-d scenes of a figure."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +10,13 @@ from torch import Tensor
 from serplib.course.plots import PALETTE
 from serplib.data import Clouds
 
-WIDE, STYLE = "98%", {"description_width": "110px"}
+STYLE = {"description_width": "110px"}
+WIDTH = 820  # pixels of a figure of many panels: what JupyterLab has beside its file list
+TALL = 1.25  # height of a panel over its width: a narrower one would cut the shapes off
+# JupyterLab takes the arrow keys and Enter for its own, unless an element above says not to.
+KEYS = """export default { render({ el }) { requestAnimationFrame(() =>
+    el.closest(".jp-OutputArea-child")?.setAttribute("data-lm-suppress-shortcuts", "true"));
+}};"""
 
 
 def jupyter() -> tuple[Any, Any, Any]:
@@ -45,12 +49,15 @@ class Explorer:
 
     def __init__(self, figure, controls: SimpleNamespace, *sides: Sequence[str]) -> None:
         """Put controls, named in columns of equal width, above the readout and the figure."""
+        import anywidget
+
         ipywidgets = jupyter()[0]
         self.figure, self.controls, self.readout = figure, controls, ipywidgets.HTML()
+        keys = type("Keys", (anywidget.AnyWidget,), {"_esm": KEYS})()
         layout = ipywidgets.Layout(width=f"{100 // len(sides)}%")
         columns = [[getattr(controls, name) for name in side] for side in sides]
         boxes = [ipywidgets.VBox(column, layout=layout) for column in columns]
-        self.box = ipywidgets.VBox([ipywidgets.HBox(boxes), self.readout, figure])
+        self.box = ipywidgets.VBox([ipywidgets.HBox(boxes), self.readout, figure, keys])
 
     def observe(self, function: Callable, *names: str) -> None:
         """Call a function whenever one of the named controls changes its value."""
@@ -80,29 +87,39 @@ class Explorer:
 
 
 def slider(label: str, value: float, low: float, high: float, step: float = 1):
-    """Make a labelled slider as wide as its column, over integers if its numbers are."""
-    ipywidgets = jupyter()[0]
+    """Make a slider as wide as its column, with a box to type into; over integers if it can be."""
     whole = isinstance(value, int) and isinstance(step, int)
-    return (ipywidgets.IntSlider if whole else ipywidgets.FloatSlider)(
-        value=value, min=low, max=high, step=step, **_look(label)
-    )
+    kind = "IntSlider" if whole else "FloatSlider"
+    made = _control(kind, label, value=value, min=low, max=high, step=step)
+    if not whole:
+        made.readout_format = f".{max(2, math.ceil(-math.log10(step)))}f"
+    return made
 
 
-def choice(label: str, options: tuple[str, ...], value: str):
-    """Make a slider over names: JupyterLab takes the keys of a drop-down list for its own."""
-    return jupyter()[0].SelectionSlider(options=options, value=value, **_look(label))
+def menu(label: str, options: Sequence[str], value: str):
+    """Make a drop-down list."""
+    return _control("Dropdown", label, options=options, value=value)
 
 
-def _look(label: str) -> dict[str, Any]:
-    layout = jupyter()[0].Layout(width=WIDE)
-    return {"description": label, "tooltip": label, "style": STYLE, "layout": layout}
+def toggles(label: str, options: Sequence[str], value: str):
+    """Make a row of buttons of which one is pressed."""
+    made = _control("ToggleButtons", label, options=options, value=value)
+    made.style.button_width = "auto"
+    return made
+
+
+def _control(kind: str, label: str, **settings: Any):
+    ipywidgets = jupyter()[0]
+    layout = ipywidgets.Layout(width="98%")
+    settings |= {"description": label, "tooltip": label, "style": STYLE, "layout": layout}
+    return getattr(ipywidgets, kind)(**settings)
 
 
 class ShapeChooser:
-    """Sliders over the categories of labelled clouds and over the shapes of a category.
+    """A menu of the categories of labelled clouds and a slider over the shapes of a category.
 
     Attributes:
-        category, shape: the sliders.
+        category: the menu. shape: the slider.
 
     Raises:
         ValueError: ``clouds`` have no labels, or no shape of ``category``.
@@ -116,7 +133,7 @@ class ShapeChooser:
         if category not in names:
             raise ValueError(f"no shape of {category!r} here, there is: {', '.join(names)}")
         self._clouds = clouds
-        self.category = choice("category", tuple(names), category)
+        self.category = menu("category", names, category)
         self.shape = slider("shape", 0, 0, len(self._shapes()) - 1)
         self.category.observe(self._limit, "value")
 
@@ -139,17 +156,21 @@ def turn_slider():
     return slider("turn (degrees)", 0, -180, 180, 5)
 
 
-def scenes(titles: tuple[str, ...], layers: tuple[tuple[tuple[str, str, float], ...], ...]):
-    """Make an empty FigureWidget of 3-d scenes side by side, all seen by the same camera.
+def scenes(titles: Sequence[str], layers: Iterable[Sequence[tuple[str, str, float]]], turn):
+    """Make an empty FigureWidget of 3-d scenes side by side; a drag in one turns all.
 
     Args:
         titles: one a scene.
         layers: for each scene the (role, name, point size) of its traces; the role is a key of
             `course.plots.PALETTE`.
+        turn: the slider that turns all scenes, see `turn_slider`.
     """
     _, go, make_subplots = jupyter()
-    specs = [[{"type": "scene"}] * len(titles)]
-    figure = go.FigureWidget(make_subplots(1, len(titles), specs=specs, subplot_titles=titles))
+    count = len(titles)
+    specs = [[{"type": "scene"}] * count]
+    figure = go.FigureWidget(
+        make_subplots(1, count, specs=specs, subplot_titles=titles, horizontal_spacing=0.01)
+    )
     for column, traces in enumerate(layers, start=1):
         for role, name, size in traces:
             marker = {"size": size, "color": PALETTE[role]}
@@ -157,9 +178,19 @@ def scenes(titles: tuple[str, ...], layers: tuple[tuple[tuple[str, str, float], 
             figure.add_trace(cloud, row=1, col=column)
     axis = {"visible": False, "range": [-1, 1]}
     look = {"xaxis": axis, "yaxis": axis, "zaxis": axis, "aspectmode": "manual"}
-    look["aspectratio"] = {"x": 2.0, "y": 2.0, "z": 2.0}
+    zoom = 2.0 if count < 3 else 1.7  # 2 fills the panel; noise moves points out of a narrow one
+    look["aspectratio"] = {"x": zoom, "y": zoom, "z": zoom}
     figure.update_scenes(dragmode="orbit", camera=camera(0), **look)
     frame(figure, 450)
+    if count > 2:
+        figure.update_layout(width=WIDTH, height=round(70 + TALL * WIDTH / count))
+
+    def follow(_, moved) -> None:
+        figure.update_scenes(camera=moved.to_plotly_json())  # equal cameras call nobody
+
+    turn.observe(lambda change: figure.update_scenes(camera=camera(change.new)), "value")
+    for place in range(count):
+        figure.layout.on_change(follow, f"scene{place + 1 if place else ''}.camera")
     return figure
 
 

@@ -1,23 +1,12 @@
 """The patch explorer: section 3.3.1 of the paper with sliders."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor
 
-from serplib.course.widgets.common import (
-    Explorer,
-    ShapeChooser,
-    camera,
-    choice,
-    jupyter,
-    scenes,
-    slider,
-    turn_slider,
-)
+from serplib.course.widgets import common
 from serplib.data import Clouds
 from serplib.geometry import knn
 from serplib.patches import make_patches
@@ -96,7 +85,7 @@ def patch_readout(exploration: PatchExploration, patch: int) -> str:
     )
 
 
-def patch_explorer(clouds: Clouds, category: str | None = None) -> Explorer:
+def patch_explorer(clouds: Clouds, category: str | None = None) -> common.Explorer:
     """Cut a shape into patches with sliders; click a point, or move a slider, to open a patch.
 
     Args:
@@ -107,20 +96,19 @@ def patch_explorer(clouds: Clouds, category: str | None = None) -> Explorer:
         ImportError: ipywidgets, plotly or anywidget is missing.
         ValueError: ``clouds`` have no labels, or no shape of ``category``.
     """
-    jupyter()
-    chooser, most = ShapeChooser(clouds, category), min(128, clouds.points.shape[1])
+    common.jupyter()
+    chooser, most = common.ShapeChooser(clouds, category), min(128, clouds.points.shape[1])
     controls = SimpleNamespace(  # c and n of section 4
-        num_centers=slider("num_centers", min(64, most), 1, most),
-        patch_size=slider("patch_size", min(32, most), 1, most),
-        sigma=slider("sigma", 0.03, 0.0, 0.2, 0.005),
-        frame=choice("frame", FRAMES, "center"),
-        patch=slider("patch", 0, 0, min(64, most) - 1),
+        num_centers=common.slider("num_centers", min(64, most), 1, most),
+        patch_size=common.slider("patch_size", min(32, most), 1, most),
+        sigma=common.slider("sigma", 0.03, 0.0, 0.2, 0.005),
+        frame=common.toggles("frame", FRAMES, "center"),
+        patch=common.slider("patch", 0, 0, min(64, most) - 1),
         category=chooser.category,
         shape=chooser.shape,
-        turn=turn_slider(),
+        turn=common.turn_slider(),
     )
-    controls.sigma.readout_format = ".3f"
-    figure = scenes(
+    figure = common.scenes(
         ("the cloud: click a point to open its patch", "the patch in its own frame"),
         (
             (
@@ -131,11 +119,12 @@ def patch_explorer(clouds: Clouds, category: str | None = None) -> Explorer:
             ),
             (("perturbed", "its points", 4.5), ("touched", "origin of the frame", 4.0)),
         ),
+        controls.turn,
     )
     figure.data[1].marker.symbol = "diamond"  # "x" and "cross" are glyphs that not every font has
     figure.data[2].marker.symbol = figure.data[5].marker.symbol = "circle-open"
     left, right = ("num_centers", "patch_size", "patch", "frame"), ("category", "shape", "sigma")
-    explorer = Explorer(figure, controls, left, (*right, "turn"))
+    explorer = common.Explorer(figure, controls, left, (*right, "turn"))
     state = SimpleNamespace(shown=None)  # what the figure holds
 
     def cut(_=None) -> None:
@@ -173,7 +162,6 @@ def patch_explorer(clouds: Clouds, category: str | None = None) -> Explorer:
     explorer.observe(count, "num_centers")
     explorer.observe(draw, "patch")
     explorer.observe(cut, "patch_size", "frame", *right)
-    controls.turn.observe(lambda change: figure.update_scenes(camera=camera(change.new)), "value")
     for trace in figure.data[:4]:
         trace.hoverinfo = "none"  # plotly sends no clicks for what it skips
         trace.on_click(click)

@@ -1,31 +1,25 @@
-"""The perturbation explorer: section 3.1 of the paper with sliders."""
+"""The perturbation explorer (paper, section 3.1) and the denoising explorer (paper, figure 4)."""
 
-from __future__ import annotations
-
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from serplib.course.widgets.common import (
-    Explorer,
-    ShapeChooser,
-    camera,
-    choice,
-    jupyter,
-    scenes,
-    slider,
-    turn_slider,
-)
+from serplib.course.widgets import common
 from serplib.data import Clouds
 from serplib.geometry import chamfer_l2
 from serplib.perturbation import Perturbation
 from serplib.seeding import named_generator
 
+Restore = Callable[[Tensor], Tensor]  # (B, N, 3) perturbed to (B, N', 3) restored
+SIZES = ("num_patches", "patch_size", "sigma")
+
 
 class Exploration(NamedTuple):
-    """What the perturbation explorer shows of one cloud."""
+    """What the explorers show of one cloud."""
 
     clean: Tensor  # (N, 3)
     perturbed: Tensor  # (N, 3), in the order of the clean points
@@ -33,18 +27,30 @@ class Exploration(NamedTuple):
     centers: Tensor  # (num_patches,) int64
     num_touched: int
     copy_chamfer: float  # Chamfer l2 of perturbed to clean: what copying the input costs
+    restored: dict[str, Tensor]  # name to restored points (N', 3), in no promised order
+    chamfer: dict[str, float]  # name to the Chamfer l2 of the restored cloud to clean
 
 
-def explore_perturbation(points: Tensor, perturbation: Perturbation, seed: int) -> Exploration:
-    """Perturb one cloud and measure the change.
+@torch.no_grad()
+def explore_perturbation(
+    points: Tensor,
+    perturbation: Perturbation,
+    seed: int,
+    restores: Mapping[str, Restore] = {},
+    stream: str = "explorer",
+) -> Exploration:
+    """Perturb one cloud, restore it in every way, and measure each result (Eq. 11).
 
     Args:
         points: ``(N, 3)`` on the unit sphere.
         perturbation: the settings of section 3.1.
         seed: of the centres and of the noise; the same seed gives the same perturbation.
+        restores: name to a function that restores perturbed clouds, ``(B, N, 3) -> (B, N', 3)``.
+        stream: name of the random stream.
     """
     batch = points[None]  # (1, N, 3)
-    out = perturbation(batch, named_generator("explorer", seed))
+    out = perturbation(batch, named_generator(stream, seed, device=points.device))
+    restored = {name: restore(out.points) for name, restore in restores.items()}  # (1, N', 3)
     return Exploration(
         clean=points,
         perturbed=out.points[0],
@@ -52,65 +58,172 @@ def explore_perturbation(points: Tensor, perturbation: Perturbation, seed: int) 
         centers=out.centers[0],
         num_touched=int(out.touched.sum()),
         copy_chamfer=float(chamfer_l2(out.points, batch)),
+        restored={name: cloud[0] for name, cloud in restored.items()},
+        chamfer={name: float(chamfer_l2(cloud, batch)) for name, cloud in restored.items()},
     )
 
 
+def explore_denoising(
+    points: Tensor, perturbation: Perturbation, models: Mapping[str, nn.Module], seed: int
+) -> Exploration:
+    """Perturb one cloud and restore it with every model; see `explore_perturbation`.
+
+    Args:
+        models: autoencoders with ``restore((B, N, 3)) -> (B, N', 3)``, by name, on the device of
+            the points. They run in evaluation mode and return to the mode that they were in.
+    """
+
+    def evaluated(model: Any) -> Restore:
+        def restore(perturbed: Tensor) -> Tensor:
+            training = model.training
+            restored = model.eval().restore(perturbed)
+            model.train(training)
+            return restored
+
+        return restore
+
+    restores = {name: evaluated(model) for name, model in models.items()}
+    return explore_perturbation(points, perturbation, seed, restores, "denoising")
+
+
 def readout(exploration: Exploration, perturbation: Perturbation) -> str:
-    """Write the two numbers above the figure as one line of text."""
+    """Write the numbers above the figure as one line of text."""
     num_points = len(exploration.clean)
     picks = perturbation.num_patches * perturbation.patch_size
     return (
         f"{exploration.num_touched} of {num_points} points touched "
         f"({perturbation.num_patches} x {perturbation.patch_size} = {picks} picks). "
-        f"Chamfer perturbed to clean, the copy baseline: {1e4 * exploration.copy_chamfer:.1f}e-4"
+        f"Chamfer perturbed to clean, the copy baseline: {_squared(exploration.copy_chamfer)}"
+        f"{_compared(exploration)}"
     )
 
 
-def perturbation_explorer(clouds: Clouds, category: str | None = None) -> Explorer:
-    """Perturb a shape with sliders: on the left the points touched, on the right the result.
+def denoising_readout(exploration: Exploration, category: str = "") -> str:
+    """Write the numbers above the figure as one line: each model beside copying the input."""
+    return (
+        f"{category + ': ' if category else ''}{exploration.num_touched} of "
+        f"{len(exploration.clean)} points touched. Chamfer to clean: copying the input "
+        f"{_squared(exploration.copy_chamfer)}{_compared(exploration)}."
+    )
+
+
+def _compared(exploration: Exploration) -> str:
+    """Each restored cloud's Chamfer distance, better or worse than copying the input."""
+    models = [
+        f"{name} {_squared(value)} ({'better' if value < exploration.copy_chamfer else 'worse'})"
+        for name, value in exploration.chamfer.items()
+    ]
+    return f"; {', '.join(models)}" if models else ""
+
+
+def _squared(value: float) -> str:
+    return f"{1e4 * value:.1f}e-4"
+
+
+def perturbation_explorer(
+    clouds: Clouds, category: str | None = None, restore: Restore | None = None
+) -> common.Explorer:
+    """Perturb a shape: the points touched, the result, and the result restored.
 
     Args:
         clouds: labelled shapes to choose from, ``(S, N, 3)`` on the unit sphere.
         category: the one shown first; unless given, the first class that has a shape.
+        restore: maps perturbed clouds ``(B, N, 3)`` to restored ones ``(B, N', 3)``, such as the
+            method of a trained model; without it there is no third panel.
 
     Raises:
         ImportError: ipywidgets, plotly or anywidget is missing.
         ValueError: ``clouds`` have no labels, or no shape of ``category``.
     """
-    jupyter()
-    chooser, paper = ShapeChooser(clouds, category), Perturbation()
-    most = min(64, clouds.points.shape[1])
-    controls = SimpleNamespace(
-        category=chooser.category,
-        shape=chooser.shape,
-        num_patches=slider("num_patches", paper.num_patches, 1, most),
-        patch_size=slider("patch_size", paper.patch_size, 1, most),
-        sigma=slider("sigma", paper.sigma, 0.0, 0.2, 0.005),
-        centers=choice("centers", ("random", "fps"), paper.centers),
-        noise=choice("noise", ("iid", "rigid"), paper.noise),
-        seed=slider("seed", 0, 0, 99),
-        turn=turn_slider(),
+    common.jupyter()
+    chooser, paper = common.ShapeChooser(clouds, category), Perturbation()
+    controls = _sliders(paper, clouds.points.shape[1], 0.2)
+    controls.category, controls.shape = chooser.category, chooser.shape
+    controls.centers = common.toggles("centers", ("random", "fps"), paper.centers)
+    controls.noise = common.toggles("noise", ("iid", "rigid"), paper.noise)
+    restores = {} if restore is None else {"restored": restore}
+    left = (*SIZES, "centers", "noise")
+
+    def explore() -> tuple[Exploration, str]:
+        perturbation = Perturbation(**{name: getattr(controls, name).value for name in left})
+        shown = explore_perturbation(chooser.points(), perturbation, controls.seed.value, restores)
+        return shown, readout(shown, perturbation)
+
+    return _explorer(controls, left, ("category", "shape", "seed"), tuple(restores), explore)
+
+
+def denoising_explorer(
+    clouds: Clouds,
+    models: Mapping[str, nn.Module],
+    perturbation: Perturbation = Perturbation(),
+) -> common.Explorer:
+    """Perturb a shape with sliders: clean, perturbed, and restored by each model.
+
+    Args:
+        clouds: the shapes to choose from, ``(S, N, 3)`` on the unit sphere.
+        models: see `explore_denoising`; each gets a panel, in this order.
+        perturbation: the settings to open with, as the models were trained; ``centers``, ``noise``
+            and ``overlap`` stay, the rest has sliders.
+
+    Raises:
+        ImportError: ipywidgets, plotly or anywidget is missing.
+        ValueError: no model, or one that cannot ``restore``.
+    """
+    if not models:
+        raise ValueError("no models: wanted a name and an autoencoder at least")
+    for name, model in models.items():
+        if not hasattr(model, "restore"):
+            raise ValueError(f"{name} is a {type(model).__name__}, wanted one with restore()")
+    common.jupyter()
+    controls = _sliders(perturbation, clouds.points.shape[1], 0.4)
+    controls.shape = common.slider("shape", 0, 0, len(clouds) - 1)
+
+    def explore() -> tuple[Exploration, str]:
+        settings = {name: getattr(controls, name).value for name in SIZES}
+        shape, now = controls.shape.value, dataclasses.replace(perturbation, **settings)
+        shown = explore_denoising(clouds.points[shape], now, models, controls.seed.value)
+        category = "" if clouds.labels is None else clouds.classes[clouds.labels[shape]]
+        return shown, denoising_readout(shown, category)
+
+    return _explorer(controls, SIZES, ("shape", "seed"), tuple(models), explore)
+
+
+def _sliders(perturbation: Perturbation, num_points: int, widest: float) -> SimpleNamespace:
+    """Make the sliders that both explorers have; sigma ends at ``widest``, in unit-sphere radii."""
+    most, sigma = min(64, num_points), perturbation.sigma
+    return SimpleNamespace(
+        num_patches=common.slider("num_patches", min(perturbation.num_patches, most), 1, most),
+        patch_size=common.slider("patch_size", min(perturbation.patch_size, most), 1, most),
+        sigma=common.slider("sigma", sigma, 0.0, max(widest, sigma), 0.005),
+        seed=common.slider("seed", 0, 0, 99),
+        turn=common.turn_slider(),
     )
-    controls.sigma.readout_format = ".3f"
-    figure = scenes(
-        ("clean, touched points marked", "perturbed"),
-        (
-            (("clean", "clean", 2.2), ("touched", "touched", 3.2)),
-            (("neutral", "untouched", 2.2), ("perturbed", "perturbed", 3.2)),
-        ),
-    )
-    left = ("num_patches", "patch_size", "sigma", "centers", "noise")
-    explorer = Explorer(figure, controls, left, ("category", "shape", "seed", "turn"))
+
+
+def _explorer(
+    controls: SimpleNamespace,
+    left: Sequence[str],
+    right: Sequence[str],
+    restored: Sequence[str],
+    explore: Callable[[], tuple[Exploration, str]],
+) -> common.Explorer:
+    """Make an explorer of a clean panel, a perturbed one, and one for each name in ``restored``."""
+    panels = [
+        (("clean", "clean", 2.2), ("touched", "touched", 3.2)),
+        (("neutral", "untouched", 2.2), ("perturbed", "perturbed", 3.2)),
+        *((("restored", f"restored: {name}", 2.2),) for name in restored),
+    ]
+    figure = common.scenes(("clean", "perturbed", *restored), panels, controls.turn)
+    for trace in figure.data[4:]:
+        trace.showlegend = False  # its panel has its name
+    explorer = common.Explorer(figure, controls, left, (*right, "turn"))
 
     def draw(_=None) -> None:
-        perturbation = Perturbation(*(getattr(controls, name).value for name in left))
-        with torch.inference_mode():
-            shown = explore_perturbation(chooser.points(), perturbation, controls.seed.value)
+        shown, text = explore()
         masks = (~shown.touched, shown.touched)
         layers = [cloud[mask] for cloud in (shown.clean, shown.perturbed) for mask in masks]
-        explorer.show(layers, readout(shown, perturbation))
+        explorer.show([*layers, *shown.restored.values()], text)
 
-    explorer.observe(draw, *left, "category", "shape", "seed")
-    controls.turn.observe(lambda change: figure.update_scenes(camera=camera(change.new)), "value")
+    explorer.observe(draw, *left, *right)
     draw()
     return explorer
