@@ -72,8 +72,9 @@ class VectorQuantizer(nn.Module):
         dim: l, width of tokens and codes.
         alpha: weight of the codebook term.
         beta: weight of the commitment term.
-        init: ``"uniform"`` is U[0, 1) (the authors' code), ``"small"`` U(-1/K, 1/K) (van den
-            Oord's code), ``"kmeans"`` clusters the tokens of the first training batch.
+        init: ``"uniform"`` is U[0, 1) (the authors' code), ``"small"`` U(-1/K, 1/K) (common PyTorch
+            ports of VQ-VAE; van den Oord's own code, Sonnet, draws within +-sqrt(3 / l)),
+            ``"kmeans"`` clusters the tokens of the first training batch.
         ema: decay of moving averages that replace the alpha term; None keeps the alpha term.
         epsilon: Laplace smoothing of the code usage, with ``ema`` only.
         restart: reset a code to a token of the batch when its usage, as a moving average (decay

@@ -30,9 +30,9 @@ class VaspConfig:
     """Choice and settings of the bottleneck; the defaults are the paper's text.
 
     The paper gives no K, alpha, beta or initialisation and refers to van den Oord et al. (2017):
-    alpha = 1, beta = 0.25, means instead of sums, codes from U(-1/K, 1/K) and K = 512 are theirs
-    (K = 512 is also the authors' code's). All tokens are quantised, [CLS] too: E of Eq. 8 has
-    c + 1 rows.
+    alpha = 1, beta = 0.25, means instead of sums and K = 512 are theirs (K = 512 is also the
+    authors' code's). Codes start from U(-1/K, 1/K), as in common PyTorch ports of VQ-VAE. All
+    tokens are quantised, [CLS] too: E of Eq. 8 has c + 1 rows.
 
     Attributes:
         bottleneck: ``"none"`` (SeRP), ``"vq"`` (VASP), ``"vae"`` or ``"dvae"``.

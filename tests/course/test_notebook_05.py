@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 from notebook_helpers import built
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from serplib import accel
@@ -71,25 +71,11 @@ def test_encoder_piece_by_piece(made, twins):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("which", ["input_transform", "feature_transform"])
-def test_t_net(made, twins, which):
-    model = settled()
-    net = getattr(model.encoder, which)
-    x = twins[0] if net.k == 3 else model.encoder.local(twins[0])
-    torch.testing.assert_close(made["my_tnet"](x, net), net(x))
-    assert not torch.allclose(net(x)[0], torch.eye(net.k), atol=0.1)
-
-
-@torch.no_grad()
-def test_heads_on_the_split_layer(made, twins):
+def test_heads(made, twins):
     model = settled()
     whole, local = model.encoder.encode(twins[0])
     for ours, theirs in zip(made["my_heads"](whole, local, model), model(twins[0])):
         torch.testing.assert_close(ours, theirs)
-    layer = model.decoder[0].linear
-    made["weight"], made["bias"] = layer.weight, layer.bias
-    both = torch.cat([whole[:, None].expand(-1, local.shape[1], -1), local], -1)
-    torch.testing.assert_close(made["concatenated"](whole, local), layer(both))
 
 
 @torch.no_grad()
@@ -126,7 +112,7 @@ def test_base_rate_entropy_is_the_best_that_a_constant_can_pay(made, share, weig
     assert made["base_rate_entropy"](share, weights) == pytest.approx(min(paid), abs=1e-4)
 
 
-def test_roc_equals_scikit_learns_with_ties(made):
+def test_auc_equals_scikit_learns_with_ties(made):
     generator = named_generator("05", "roc")
     touched = torch.rand(400, generator=generator) < 0.3
     for scores in (
@@ -134,10 +120,6 @@ def test_roc_equals_scikit_learns_with_ties(made):
         torch.randint(-3, 3, (400,), generator=generator) + touched.long(),  # many ties
         torch.zeros(400),
     ):
-        alarms, hits = made["my_roc"](scores, touched)
-        theirs = roc_curve(touched, scores, drop_intermediate=False)
-        torch.testing.assert_close(alarms, torch.from_numpy(theirs[0]))
-        torch.testing.assert_close(hits, torch.from_numpy(theirs[1]))
         assert made["my_auc"](scores, touched) == pytest.approx(roc_auc_score(touched, scores))
 
 

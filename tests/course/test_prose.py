@@ -29,9 +29,9 @@ ARITHMETIC = {
     "02_perturbation": {"0.002"},  # a loss said to tell nothing
     "03_tokenization": {"45"},  # the size at which patches are drawn
     "04_losses_and_baselines": {"0.693", "0.25", "0.75", "67"},  # ln 2; class weights; 1 - prior
-    "05_serp_pointnet": {"94", "0.65"},  # 1024 of 1088 columns; an entropy said to tell nothing
+    "05_serp_pointnet": {"94", "16.7"},  # 1024 of 1088 columns; multiplications saved
     "06_serp_transformer": {"7.4", "1.40", "1.00"},  # e^2; the toy's two coordinates
-    "07_vasp": {"0.31"},  # an imagined patch
+    "07_vasp": {"0.75"},  # the border between codes at 0 and 1.5
     "08_pretraining": {"0.008"},  # 2^-7, the spacing of bfloat16 at 1
     "09_finetuning": {"0.80", "0.67", "0.83", "0.03"},  # 4/5, 4/6, 2.5/3; the paper's sigma
     "10_leakage_and_beyond": {"60", "3.3"},  # the mask ratio; a section
