@@ -1,4 +1,4 @@
-"""Checkers of the exercises in 08_pretraining."""
+"""Checkers of the exercises in 08_pretraining and A_engineering."""
 
 from __future__ import annotations
 
