@@ -145,7 +145,7 @@ def _projection(inputs: int, outputs: int) -> nn.Module:
 
 
 def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn.ModuleList:
-    drop = torch.linspace(0, config.drop_path, depth).tolist()
+    drop = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()  # meta has no values
     return nn.ModuleList(Block(width, heads, config.mlp_ratio, config.qkv_bias, p) for p in drop)
 
 

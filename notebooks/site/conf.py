@@ -22,7 +22,7 @@ import serplib
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*_*.ipynb"))
 SHOWN = {"image/png", "image/svg+xml", "image/jpeg", "text/plain", "text/markdown", "text/latex"}
 
 project = "SeRP, step by step"

@@ -1,20 +1,15 @@
 """What 08_pretraining builds is what the library has, on inputs that the notebook does not use."""
 
-import ast
 import hashlib
-import json
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-from notebook_helpers import ROOT, built
+from notebook_helpers import built
 from torch import nn
 
 from serplib import data, presets, pretext, seeding, training
 from serplib.evaluation import probes
-from serplib.experiments import suites
-from serplib.geometry import farthest_point_sample, squared_distances
 from serplib.seeding import named_generator, named_seed
 from serplib.transformer import SerpTransformer
 
@@ -39,8 +34,6 @@ def made():
     return built(
         "08_pretraining",
         nn=nn,
-        ast=ast,
-        json=json,
         math=math,
         hashlib=hashlib,
         training=training,
@@ -71,13 +64,13 @@ def fresh(seed):
 def test_the_loop_is_the_librarys_bit_for_bit(made, clouds, optim, seed):
     train, valid = clouds[:17], clouds[17:]
     ours, theirs = fresh(seed), fresh(seed)
-    assert made["same_weights"](ours, theirs)
+    assert made["largest_gap"](ours, theirs) == 0
     optimizer = made["new_optimizer"](ours, optim)
     steps = made["train_steps"](ours, optimizer, train, optim, seed, range(optim.epochs))
     losses = [loss for _, loss in steps]
     history = training.pretrain(theirs, train, valid, optim, seed)
-    assert made["same_weights"](ours, theirs)
-    assert not made["same_weights"](ours, fresh(seed))
+    assert made["largest_gap"](ours, theirs) == 0
+    assert made["largest_gap"](ours, fresh(seed)) > 1e-3
     last = losses[-(len(losses) // optim.epochs) :]
     assert math.isclose(sum(last) / len(last), history[-1]["train_total"], rel_tol=1e-5)
 
@@ -88,8 +81,9 @@ def test_the_notebooks_comparison_sees_one_bit(made):
         b.model.decoder.head.bias[0] = torch.nextafter(
             a.model.decoder.head.bias[0], torch.tensor(9)
         )
-    assert not made["same_weights"](a, b)
-    assert not made["same_weights"](a, nn.Linear(2, 2))
+    assert made["largest_gap"](a, b) > 0
+    with pytest.raises(AssertionError):
+        made["largest_gap"](a, nn.Linear(2, 2))
 
 
 def test_batches_and_seeds(made):
@@ -131,47 +125,8 @@ def test_alarms_are_the_librarys(made, shape):
     assert math.isclose(made["spread"](features), probes.feature_variance(features), rel_tol=1e-9)
 
 
-def test_rounding_is_torchs(made):
-    x = torch.randn(1000, generator=named_generator("rounding")) * 3
-    assert torch.equal(made["keep_bits"](x, 8), x.bfloat16().float())
-    assert torch.equal(made["keep_bits"](x, 11), x.half().float())
-    assert torch.equal(made["keep_bits"](x, 24), x)
-
-
 def test_one_tap_is_disturbed_and_names_are_not(made):
     made["seed"] = 11
     assert not torch.equal(made["from_one_tap"](False), made["from_one_tap"](True))
     assert torch.equal(made["from_names"](False), made["from_names"](True))
     assert torch.equal(made["from_names"](False), made["from_names"](True, steps=[5]))
-
-
-def test_parameters_are_those_that_suites_accept(made):
-    for name in ("pretrain", "finetune"):
-        path = ROOT / "notebooks" / "experiments" / f"{name}.ipynb"
-        assert set(made["parameters_of"](path)) == set(suites._accepted(path))
-
-
-def test_pairs_are_counted_right(made):
-    """Against searches in plain Python that count every pair they look at."""
-    num_points, num_centers, size = 12, 4, 5
-    points = data.load("procedural", "test", 1, num_points, seed=2).points[0]
-    looked = 0
-    nearest, picked = [math.inf] * num_points, [0]
-    while len(picked) < num_centers:
-        for i, point in enumerate(points):
-            looked += 1
-            nearest[i] = min(nearest[i], float((point - points[picked[-1]]).square().sum()))
-        picked.append(max(range(num_points), key=lambda i: nearest[i]))
-    assert picked == farthest_point_sample(points[None], num_centers)[0].tolist()
-    pairs = made["pairs_looked_at"](num_points, num_centers, size)
-    assert pairs["FPS"] == looked
-    whole = squared_distances(points[None], points[None])
-    assert pairs["Chamfer, whole clouds"] == whole.numel()
-    assert pairs["kNN of the centres"] == whole[:, picked].numel()
-    patches = torch.zeros(num_centers, size, 3)
-    assert pairs["Chamfer, patch by patch"] == squared_distances(patches, patches).numel()
-    small = replace(SMALL.transformer, num_centers=num_centers, patch_size=size)
-    block = SerpTransformer(small).encoder.blocks[0]
-    for tokens, name in ((num_centers, "patches"), (num_points, "points")):
-        seen = block.attention.weights(torch.zeros(1, tokens + 1, 2 * small.dim))
-        assert pairs[f"attention over {name}"] == seen[0, 0].numel()

@@ -1,22 +1,16 @@
 """What 10_leakage_and_beyond builds is what the library has, and its last sections read records."""
 
 import ast
-import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 from notebook_helpers import built, cells
 from torch import nn
-from torch.nn import functional as F
 
 from serplib import data, presets
-from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck
-from serplib.course import plots
 from serplib.evaluation import leakage
 from serplib.evaluation.significance import paired_gain
-from serplib.experiments import records, tables
 from serplib.geometry import chamfer_l2
 from serplib.patches import Patches, PositionMLP, make_patches
 from serplib.point_mae import PointMAE, PointMAEConfig
@@ -91,32 +85,6 @@ def test_parity_of_the_position_only_decoder(clouds, positions, loss):
     torch.testing.assert_close(mine_loss, theirs.losses(clouds, clouds, None)["total"])
 
 
-def test_parity_of_the_gaussian():
-    made, latent = built(NAME, **PARTS), torch.randn(3, 5, 4, generator=named_generator("n10"))
-    for free in (0.0, 0.05, 3.0):
-        theirs = GaussianBottleneck(4, beta=1.0, free_bits=free)
-        mean, log_variance = theirs.to_moments(latent).chunk(2, -1)
-        torch.manual_seed(3)
-        sample, kl = made["my_gaussian"](mean, log_variance, free)
-        torch.manual_seed(3)
-        passed = theirs(latent)
-        torch.testing.assert_close(sample, passed.latent)
-        torch.testing.assert_close(kl, passed.losses["kl"])
-
-
-@pytest.mark.parametrize("temperature", [0.1, 1.0, 5.0])
-def test_parity_of_gumbel_softmax(temperature):
-    made, latent = built(NAME, **PARTS), torch.randn(3, 5, 4, generator=named_generator("n10"))
-    theirs = GumbelBottleneck(6, 4, temperature=temperature, final_temperature=0.1)
-    logits = theirs.to_logits(latent)
-    torch.manual_seed(4)
-    weights = made["my_gumbel_softmax"](logits, temperature)
-    torch.manual_seed(4)
-    torch.testing.assert_close(weights, F.gumbel_softmax(logits, temperature))
-    torch.manual_seed(4)
-    torch.testing.assert_close(weights @ theirs.codebook, theirs(latent).latent)
-
-
 def test_the_worlds_are_what_they_promise():
     """A shell is all that FPS picks; sticks follow the place in one world, a coin in the other."""
     world = built(NAME, seed=0, named_generator=named_generator)["world"]
@@ -136,56 +104,34 @@ def test_the_worlds_are_what_they_promise():
 
 # ---- the sections that read records -------------------------------------------------------------
 
-READERS = {
-    "math": math,
-    "plots": plots,
-    "records": records,
-    "tables": tables,
-    "paired_gain": paired_gain,
-    "fmean": lambda values: sum(v := list(values)) / len(v),
-    "MEASURES": {"few": ("few", lambda m: 100 * m["test"]), "probe": ("svm", lambda m: m["svm"])},
-    "START": {"few": "few-scratch", "probe": "probe-untrained"},
-}
-
 
 def record(name, seed, metrics):
     return {"run": {"name": name, "label": name}, "parameters": {"seed": seed}, "metrics": metrics}
 
 
 def test_gains_are_paired_by_seed():
-    made = built(NAME, **READERS)
-    found = [record("few-scratch", seed, {"test": 0.1 * seed}) for seed in range(3)]
-    found += [record("few-paper", seed, {"test": 0.1 * seed + 0.05}) for seed in (2, 0, 1)]
-    found += [record("few-masked", seed, {"test": 0.1 * seed + 0.03}) for seed in range(3)]
-    rows = made["gains"](found, {"a": ("paper", "start"), "b": ("masked", "paper")})
-    assert [(row["label"], row["measure"], row["n"]) for row in rows] == [
-        ("a", "few", 3),
-        ("b", "few", 3),
-    ]
-    assert rows[0]["gain"] == pytest.approx(5) and rows[0]["verdict"] == "significant gain"
-    assert rows[1]["gain"] == pytest.approx(-2) and rows[1]["verdict"] == "significant loss"
+    made = built(NAME, paired_gain=paired_gain)
+
+    def accuracy(base, seeds):
+        return [{"test": {"accuracy": base + 0.1 * seed}} for seed in seeds]
+
+    found = []
+    for name, seeds, base in (("scratch", (0, 1, 2), 0), ("paper", (2, 0, 1), 0.05)):
+        found += [record(f"few-{name}", s, m) for s, m in zip(seeds, accuracy(base, seeds))]
+    found += [record("few-masked", s, m) for s, m in zip(range(3), accuracy(0.03, range(3)))]
+    gain = made["gain_of"](found, "paper", "start", made["few"])
+    assert gain["n"] == 3 and gain["gain"] == pytest.approx(5)
+    assert gain["verdict"] == "significant gain"
+    gain = made["gain_of"](found, "masked", "paper", made["few"])
+    assert gain["gain"] == pytest.approx(-2) and gain["verdict"] == "significant loss"
 
 
-def test_a_missing_record_is_said_in_words(tmp_path, monkeypatch, capsys):
-    made = built(NAME, **READERS)
-    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
-    assert made["recorded"]("pretext-quick") == []
-    assert "no record pretext-quick yet" in capsys.readouterr().out
-    assert made["answer"]([], {"a": ("paper", "start")}, "nothing to see").png()
-    path = records.results_folder() / "pretext-quick.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"records": [record("few-paper", 0, {"test": 0.5})]}))
-    assert len(made["recorded"]("pretext-quick")) == 1
-
-
-def test_one_seed_makes_a_picture_and_no_verdict(recwarn):
-    made = built(NAME, **READERS)
-    found = [record("few-scratch", 0, {"test": 0.1}), record("few-paper", 0, {"test": 0.9})]
-    (row,) = made["gains"](found, {"a": ("paper", "start")})
-    assert row["verdict"] == "not significant"
-    span = row["gain"], row["low"], row["high"]
-    picture = made["show_intervals"]([("a", "few", *span)], "gain", "one seed, one dot")
-    assert picture.png() and not recwarn.list
+def test_one_seed_has_no_verdict():
+    made = built(NAME, paired_gain=paired_gain)
+    found = [record("probe-untrained", 0, {"probes": {"svm_accuracy": 0.1}})]
+    found += [record("probe-paper", 0, {"probes": {"svm_accuracy": 0.9}})]
+    gain = made["gain_of"](found, "paper", "start", made["probe"])
+    assert gain["gain"] == pytest.approx(80) and gain["verdict"] == "not significant"
 
 
 def test_presets_of_the_suites_are_still_those_that_the_text_describes():

@@ -14,7 +14,7 @@ NUMBER = re.compile(
 # Not results: code, formulas, addresses of links, and references to sections and figures.
 ASIDE = re.compile(
     r"```.*?```|\$\$.*?\$\$|\$[^$]*\$|`[^`]*`"
-    r"|[Ss]ections? \d[\d.]*(?:(?:,| and| to) \d\.[\d.]*)*|\(\d\.\d(?:\.\d)?\)|[Ff]igure \d+\.\d+"
+    r"|[Ss]ections? \d[\d.]*(?:(?:,| and| to) \d\.[\d.]*)*|\(\d\.\d(?:\.\d)?\)|[Ff]igure \w+\.\d+"
     r"|\| \d\.\d(?:\.\d)?(?:, \d\.\d(?:\.\d)?)* \||\]\(http[^)\s]*\)",
     re.DOTALL,
 )
@@ -32,9 +32,9 @@ ARITHMETIC = {
     "05_serp_pointnet": {"94", "16.7"},  # 1024 of 1088 columns; multiplications saved
     "06_serp_transformer": {"7.4", "1.40", "1.00"},  # e^2; the toy's two coordinates
     "07_vasp": {"0.75"},  # the border between codes at 0 and 1.5
-    "08_pretraining": {"0.008"},  # 2^-7, the spacing of bfloat16 at 1
     "09_finetuning": {"0.80", "0.67", "0.83", "0.03"},  # 4/5, 4/6, 2.5/3; the paper's sigma
-    "10_leakage_and_beyond": {"60", "3.3"},  # the mask ratio; a section
+    "10_leakage_and_beyond": {"60", "90", "3.3"},  # mask ratios; a section
+    "A_engineering": {"0.008", "0.001"},  # 2^-7, bfloat16 near 1; a step, a loss of notebook 04
     "11_results": {"0.04", "57.14", "71.43", "12.7", "2.8"},  # 100/2468; 4/7, 5/7; Student's t
 }
 

@@ -1,4 +1,4 @@
-"""Checkers of the exercises in 10_leakage_and_beyond."""
+"""Checkers of the exercises in 10_leakage_and_beyond and B_bottlenecks."""
 
 import math
 

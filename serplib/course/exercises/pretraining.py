@@ -1,4 +1,4 @@
-"""Checkers of the exercises in 08_pretraining."""
+"""Checkers of the exercises in 08_pretraining and A_engineering."""
 
 import math
 from collections.abc import Callable, Iterator
