@@ -136,14 +136,22 @@ def code_digest() -> str:
 
 
 def code_changed(environment: dict) -> bool | None:
-    """Tell whether the code that decides results has changed since a record; None if unknown.
+    """Tell whether learning has changed since a record; None if unknown.
+
+    Two versions of the code count as equal if ``code.json`` beside the records gives both the same
+    losses of the first training steps (``tests/core/golden_losses.py --vouch`` adds the current
+    version).
 
     Args:
         environment: of the record. Its ``code`` is compared; older records have a git revision.
     """
-    if "code" in environment:
-        return environment["code"] != code_digest()
-    return _changed_since(environment["git"]["revision"], environment["git"].get("clean"))
+    if "code" not in environment:
+        return _changed_since(environment["git"]["revision"], environment["git"].get("clean"))
+    if environment["code"] == code_digest():
+        return False
+    path = results_folder() / "code.json"
+    losses = read_json(path) if path.exists() else {}
+    return losses.get(environment["code"], "unknown") != losses.get(code_digest())
 
 
 @functools.cache
