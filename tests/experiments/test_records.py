@@ -256,6 +256,25 @@ def test_a_record_is_stale_once_code_that_decides_it_changes(library):
     assert both(made)[0]
 
 
+def test_other_code_with_the_same_golden_losses_keeps_a_record_valid(library):
+    forget()
+    old = {"code": records.code_digest(), "git": {}}
+    geometry = library / "geometry.py"
+    geometry.write_text(geometry.read_text().replace("x / 2", "0.5 * x"))
+    forget()
+    new = records.code_digest()
+    path = records.results_folder() / "code.json"
+    for known, changed in (
+        ({}, True),
+        ({new: "a"}, True),
+        ({old["code"]: "a"}, True),
+        ({old["code"]: "a", new: "b"}, True),
+        ({old["code"]: "a", new: "a"}, False),
+    ):
+        records.write_json(path, known)
+        assert records.code_changed(old) is changed
+
+
 def test_without_a_known_revision_nothing_is_claimed(library):
     forget()
     for revision in (None, "0" * 40):
