@@ -50,28 +50,21 @@ def test_luck_grows_with_the_epochs_and_is_none_for_one():
         MADE["best_of"](epochs, 500, 0.8, 0.0, named_generator("luck"), trials=200)
         for epochs in (1, 5, 20)
     ]
-    assert abs(luck[0]) < 0.4 and luck[0] < luck[1] < luck[2]
+    assert abs(luck[0]) < 1e-4 and luck[0] < luck[1] < luck[2]
     one = (0.8 * 0.2 / 500) ** 0.5 * 100
     assert luck[2] == pytest.approx(1.87 * one, rel=0.15)  # mean maximum of 20 normal draws
     stays = MADE["best_of"](20, 500, 0.8, 1.0, named_generator("luck"), trials=200)
-    assert abs(stays) < 0.4
+    assert abs(stays) < 1e-4
 
 
 def test_the_prose_says_what_the_records_say():
+    """Verdicts and sizes of gains are in the tables, which are computed; these are stated."""
     found = records.read_suite("fewshot-laptop")["records"]
-    rows = tables.accuracy(found)
+    gain = tables.accuracy(found)["gain"]
     for labels in ("one", "eight", "thirty"):
-        assert rows.verdict[f"{labels}-strong"] == "significant gain"
-    for labels in ("one", "eight"):
-        assert rows.verdict[f"{labels}-serp"] == "not significant"
-    gain = rows["gain"]
-    assert gain["eight-strong"] > max(gain["one-strong"], gain["thirty-strong"])
-    restored = tables.means(found, "restoration")
-    for name, better in (("pretrain-serp", False), ("pretrain-strong", True)):
-        assert (restored["restored"][name] < restored["copy_input"][name]) == better
-    probes = tables.probes(found)
-    assert probes.verdict["probe-serp"] == "significant loss"
-    assert probes.verdict["probe-strong"] == "not significant"
-    assert probes.knn["probe-strong"] > probes.knn["probe-untrained"] + 3
+        assert gain[f"{labels}-strong"] > gain[f"{labels}-serp"]
+    restored = tables.means(found, "restoration").loc["pretrain-serp"]
+    assert restored["restored"] > restored["copy_input"]
+    rank = tables.probes(found)["rankme"]
     for name in ("probe-serp", "probe-strong"):
-        assert probes.rankme[name] > 5 * probes.rankme["probe-untrained"]
+        assert rank[name] > rank["probe-untrained"]
