@@ -185,10 +185,19 @@ def scenes(titles: Sequence[str], layers: Iterable[Sequence[tuple[str, str, floa
     if count > 2:
         figure.update_layout(width=WIDTH, height=round(70 + TALL * WIDTH / count))
 
-    def follow(_, moved) -> None:
-        figure.update_scenes(camera=moved.to_plotly_json())  # equal cameras call nobody
+    seen = list(camera(0)["eye"].values())  # where the cameras of all panels stand
 
-    turn.observe(lambda change: figure.update_scenes(camera=camera(change.new)), "value")
+    def show(new: dict) -> None:
+        seen[:] = new["eye"].values()
+        figure.update_scenes(camera=new)
+
+    def follow(_, moved) -> None:
+        eye = moved.eye.x, moved.eye.y, moved.eye.z
+        # The browser reports each camera back, rounded: only a drag is far from what it was told.
+        if None not in eye and max(abs(a - b) for a, b in zip(eye, seen)) > 1e-3:
+            show(camera(0) | moved.to_plotly_json())
+
+    turn.observe(lambda change: show(camera(change.new)), "value")
     for place in range(count):
         figure.layout.on_change(follow, f"scene{place + 1 if place else ''}.camera")
     return figure
