@@ -33,8 +33,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
 
-course: setup  ## run the quick experiments on the built-in shapes and report them
-	$(BIN)/serp run quick
+course: setup  ## restore shapes and learn from few labels on built-in shapes, and report it
+	$(BIN)/serp run course
 
 lab: setup  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_welcome.ipynb

@@ -108,10 +108,10 @@ def finetune(
     optim: Optim,
     seed: int,
     augment: Augmentation = "none",
-    label_smoothing: float = 0.0,
     folder: Path | None = None,
     accelerator: Accelerator | None = None,
     *,
+    label_smoothing: float = 0.0,
     extend: bool = False,
     identity: dict[str, Any] | None = None,
 ) -> tuple[list[dict[str, float]], dict]:

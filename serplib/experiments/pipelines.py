@@ -189,7 +189,8 @@ def finetune(
     with _accelerator(mixed_precision, tracker, folder, run) as accelerator:
         history, result = training.finetune(
             classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
-            tuning.label_smoothing, Path(folder) / "checkpoint", accelerator, extend=extend,
+            Path(folder) / "checkpoint", accelerator,
+            label_smoothing=tuning.label_smoothing, extend=extend,
         )  # fmt: skip
     metrics, test = {"test": result}, load_test()
     if robustness:

@@ -202,7 +202,7 @@ def test_perturbation_explorer_answers_the_keyboard(opened):
         arg=[STATUS, more + 20],
     )  # patches that lie apart touch more points
     before = status.inner_text()
-    opened.locator("select").first.focus()
+    opened.locator(".jp-OutputArea-output select").first.focus()
     opened.keyboard.press("ArrowDown")
     opened.wait_for_function(
         "([status, text]) => document.querySelector(status).innerText != text",

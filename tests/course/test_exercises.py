@@ -94,7 +94,7 @@ STATED = {  # what a checker enforces beside the value
     "chamfer_gradient": ["without autograd", "without a loop over points"],
     "critical_points": ["bool"],
     "split_layer": ["multiplications", "gradient must reach"],
-    "weighted_cross_entropy": ["without `F.cross_entropy`", "`F.nll_loss`", "must stay finite"],
+    "weighted_cross_entropy": ["Do not use `F.cross_entropy`", "`F.nll_loss`", "must stay finite"],
     "post_norm_block": ["gradient must reach"],
     "pair_head": ["without `conv1d`", "gradient must reach"],
     "vq_terms": ["gradients"],

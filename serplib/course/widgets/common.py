@@ -13,9 +13,14 @@ from serplib.data import Clouds
 STYLE = {"description_width": "110px"}
 WIDTH = 820  # pixels of a figure of many panels: what JupyterLab has beside its file list
 TALL = 1.25  # height of a panel over its width: a narrower one would cut the shapes off
-# JupyterLab takes the arrow keys and Enter for its own, unless an element above says not to.
-KEYS = """export default { render({ el }) { requestAnimationFrame(() =>
-    el.closest(".jp-OutputArea-child")?.setAttribute("data-lm-suppress-shortcuts", "true"));
+# JupyterLab takes the arrow keys and letters for its own: keys pressed in a menu must not reach it.
+KEYS = """export default { render({ el }) {
+    const keep = (event) => {
+        const ours = el.closest(".jp-OutputArea-child")?.contains(event.target);
+        if (ours && event.target.tagName === "SELECT") event.stopPropagation();
+    };
+    window.addEventListener("keydown", keep, true);
+    return () => window.removeEventListener("keydown", keep, true);
 }};"""
 
 
