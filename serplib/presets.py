@@ -157,7 +157,7 @@ LAPTOP = replace(
     transformer=replace(
         QUICK.transformer, num_centers=32, patch_size=32, encoder_depth=4, decoder_depth=2
     ),
-    pretrain_pointnet=Optim(epochs=6, batch_size=32, weight_decay=0.05, warmup_epochs=0.5),
+    pretrain_pointnet=Optim(epochs=6, batch_size=64, warmup_epochs=0.5),
     pretrain_transformer=Optim(epochs=10, batch_size=32, weight_decay=0.05, warmup_epochs=0.5),
     finetune=Finetune(
         Optim(epochs=24, batch_size=32, weight_decay=0.05, warmup_epochs=1.0),
