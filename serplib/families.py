@@ -40,6 +40,12 @@ def _own_index(points: Tensor) -> Tensor:
     return torch.arange(points.shape[1], device=points.device).expand(len(points), -1)  # (B, N)
 
 
+def _permutation(points: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw an order of the points of each cloud ``(B, N, 3)``: ``(B, N)`` int64."""
+    keys = torch.rand(points.shape[:2], generator=generator, device=points.device)  # (B, N)
+    return keys.argsort(dim=1, stable=True)
+
+
 @dataclass(frozen=True)
 class Affine:
     """One random affine map per cloud: x -> A x + t.
@@ -136,8 +142,7 @@ class Drop:
         """Drop from clouds ``(B, N, 3)``; the partner of a repeated point is the one repeated."""
         expect(points, "B N 3")
         own, num_points = _own_index(points), points.shape[1]
-        order = torch.rand(own.shape, generator=generator, device=points.device)
-        order = order.argsort(dim=1, stable=True)  # (B, N) a random permutation
+        order = _permutation(points, generator)  # (B, N)
         if self.where == "random":
             dropped = order[:, : int(self.ratio * num_points)]  # (B, ratio N)
         else:
@@ -176,8 +181,7 @@ class Outliers:
         """Add outliers to ``(B, N, 3)``; the partner of an outlier is the point nearest to it."""
         expect(points, "B N 3")
         device, (batch, num_points, _) = points.device, points.shape
-        order = torch.rand(batch, num_points, generator=generator, device=device)
-        order = order.argsort(dim=1, stable=True)  # (B, N) a random permutation
+        order = _permutation(points, generator)  # (B, N)
         replaced = order[:, : int(self.ratio * num_points)]  # (B, m)
         size = (batch, replaced.shape[1], 3)
         source, touched = _own_index(points).clone(), torch.zeros_like(order, dtype=torch.bool)
@@ -187,7 +191,7 @@ class Outliers:
             outliers = _uniform(-1, 1, size, generator).to(points.dtype)  # (B, m, 3)
         else:
             noise = torch.randn(size, generator=generator, device=device).to(points.dtype)
-            outliers = gather(points, order[:, -size[1] :][:, : size[1]]) + self.sigma * noise
+            outliers = gather(points, order[:, -size[1] :]) + self.sigma * noise
         source.scatter_(1, replaced, knn(outliers, points, 1)[..., 0])
         touched.scatter_(1, replaced, True)
         index = replaced[..., None].expand(size)
