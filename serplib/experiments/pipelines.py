@@ -19,11 +19,13 @@ functions share:
 
 from __future__ import annotations
 
+import json
 import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -371,7 +373,10 @@ def _record(
         parameters.pop("extend", None)
     if "encoder" in given:
         parameters["pretrained"] = bool(given["encoder"])
-    more: dict[str, Any] = {"run": given["run"] or _BY_HAND}
+    # A preset may change: the record keeps what it was.
+    settings = asdict(presets.build(given["preset"], parameters["changes"]))
+    settings = json.loads(json.dumps(settings))  # lists for tuples, as the file will have them
+    more: dict[str, Any] = {"run": given["run"] or _BY_HAND, "settings": settings}
     if module is not None:
         more["millions_of_parameters"] = parameters_in_millions(module)
     seconds = time.perf_counter() - started

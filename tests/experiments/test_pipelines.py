@@ -1,5 +1,6 @@
 """Pipelines: each record holds the numbers of the library calls that it stands for."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -68,6 +69,16 @@ def test_pretraining_is_its_library_calls(pretrained):
     assert record["parameters"]["changes"] == CHANGES and "folder" not in record["parameters"]
     assert record["data"]["train"]["num_shapes"] == 40
     assert torch.equal(panels["shape 0"]["clean"], valid[0])
+
+
+def test_a_record_keeps_all_settings_of_its_preset(pretrained, monkeypatch):
+    """A preset may change later: what a record was made with is in the record."""
+    folder, _ = pretrained
+    before = json.loads(json.dumps(dataclasses.asdict(SETTINGS)))
+    monkeypatch.setitem(presets.PRESETS, "quick", presets.PRESETS["laptop"])
+    stored = records.read_json(folder / "record.json")["settings"]
+    assert stored == before and stored["pretrain_pointnet"]["batch_size"] == 8
+    assert stored["pointnet"]["widths"] == [32, 64, 128]
 
 
 def test_finetuning_is_its_library_calls(pretrained, tmp_path):
