@@ -90,15 +90,25 @@ def lab(tmp_path_factory):
         server.wait(20)
 
 
+# Code of more than a megabyte, which is plotly's, takes three seconds to load: a slow machine.
+SLOW = """(() => {
+    const make = URL.createObjectURL;
+    const wait = "await new Promise(loaded => setTimeout(loaded, 3000));";
+    URL.createObjectURL = (it) => make.call(
+        URL, it.size > 1e6 ? new Blob([wait, it], { type: it.type }) : it);
+})();"""
+
+
 @pytest.fixture(scope="module")
 def page(lab):
-    """A Chromium page, 1,300 pixels wide."""
+    """A Chromium page, 1,300 pixels wide, in which plotly loads slowly."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
         page.set_default_timeout(60_000)
+        page.add_init_script(SLOW)
         yield page
         browser.close()
 

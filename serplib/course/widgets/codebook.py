@@ -225,7 +225,9 @@ def _most_used(atlas: CodeAtlas) -> int:
 def _grids(titles: tuple[str, str]):
     """A FigureWidget of two empty grids: shapes and their marked points, patches, and names."""
     _, go, make_subplots = common.jupyter()
-    figure = go.FigureWidget(make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.02))
+    figure = common.figure_widget(
+        make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.02)
+    )
     for column, role, name, size in (
         (1, "neutral", "shape", 2.5),
         (1, "touched", "patch with this code", 4.5),

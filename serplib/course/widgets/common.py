@@ -1,5 +1,6 @@
 """Parts shared by the explorers: the box, the controls, the 3-d scenes of a figure."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
@@ -24,6 +25,37 @@ KEYS = """export default { render({ el }) {
 }};"""
 
 
+# anywidget gives the code of a widget two seconds to load, and draws nothing after that; plotly's
+# 5 MB need more on a busy machine. So the code that it waits for is this: it loads plotly's own,
+# once a page, and keeps the messages of the kernel until plotly is there to read them.
+PLOTLY = """export default () => {
+    let plotly;
+    const load = async (model) => {
+        const messages = ["addTraces", "restyle", "relayout", "update", "animate", "deleteTraces",
+            "moveTraces", "removeLayoutProps", "removeTraceProps"].map((name) => "_py2js_" + name);
+        const missed = [];
+        const keep = messages.map((name) => () => {
+            if (model.get(name)) missed.push([name, model.get(name)]);
+        });
+        messages.forEach((name, i) => model.on("change:" + name, keep[i]));
+        globalThis.serpPlotly ??= import(URL.createObjectURL(
+            new Blob([model.get("_plotly")], { type: "text/javascript" })));
+        const made = (await globalThis.serpPlotly).default();
+        messages.forEach((name, i) => model.off("change:" + name, keep[i]));
+        made.initialize({ model });
+        for (const [name, message] of missed) {
+            model.set(name, message);
+            model.set(name, null);
+        }
+        return made;
+    };
+    return {
+        initialize({ model }) { plotly = load(model); },
+        async render(context) { return (await plotly).render(context); },
+    };
+};"""
+
+
 def jupyter() -> tuple[Any, Any, Any]:
     """Import ipywidgets, plotly.graph_objects and make_subplots.
 
@@ -31,17 +63,32 @@ def jupyter() -> tuple[Any, Any, Any]:
         ImportError: ipywidgets, plotly or anywidget is missing.
     """
     try:
+        import anywidget  # noqa: F401 (plotly's FigureWidget needs it)
         import ipywidgets
         import plotly.graph_objects as go
         import plotly.subplots
-
-        go.FigureWidget()  # needs anywidget
     except ImportError as error:
         raise ImportError(
             f"{error}: the widgets need ipywidgets, plotly and anywidget; "
             "run 'pip install serplib[course]', or 'make setup' in the course's folder"
         ) from error
     return ipywidgets, go, plotly.subplots.make_subplots
+
+
+@functools.cache
+def _figure_class() -> type:
+    """Return a class of plotly FigureWidget that may take its time to load, see ``PLOTLY``."""
+    import traitlets
+
+    _, go, _ = jupyter()
+    source = str(go.FigureWidget._esm)
+    loaded_later = {"_esm": PLOTLY, "_plotly": traitlets.Unicode(source).tag(sync=True)}
+    return type("Figure", (go.FigureWidget,), loaded_later)
+
+
+def figure_widget(figure) -> Any:
+    """Make a live widget of a plotly figure."""
+    return _figure_class()(figure)
 
 
 class Explorer:
@@ -173,7 +220,7 @@ def scenes(titles: Sequence[str], layers: Iterable[Sequence[tuple[str, str, floa
     _, go, make_subplots = jupyter()
     count = len(titles)
     specs = [[{"type": "scene"}] * count]
-    figure = go.FigureWidget(
+    figure = figure_widget(
         make_subplots(1, count, specs=specs, subplot_titles=titles, horizontal_spacing=0.01)
     )
     for column, traces in enumerate(layers, start=1):
