@@ -29,7 +29,7 @@ WORK = {  # pipeline and arguments: small, and yet above 300 MiB
     },
     "finetune": {
         "train_shapes": 192, "test_shapes": 64,
-        "changes": {"finetune.optim.epochs": 2, "finetune.optim.batch_size": 64},
+        "changes": {"finetune.optim.epochs": 2, "finetune.optim.batch_size": 96},
     },
     "probe": {
         "train_shapes": 512, "test_shapes": 256,
