@@ -26,6 +26,7 @@ PUBLISHED = {
 }
 TEST_SHAPES = 2468  # ModelNet40's test split
 DIVISOR = 2560  # what the authors' code divides by: 20 batches of 128
+RISE = 1.0  # points of training accuracy in the last quarter: more means not converged
 
 Records = list[dict[str, Any]]
 
@@ -129,22 +130,40 @@ def accuracy(found: Records) -> pd.DataFrame:
         common seeds), of `significance.paired_gain`, and as ``gain_text``; the interval over test
         shapes ``shapes_low`` to ``shapes_high``; ``significant``, the seeds where McNemar's test
         has p < 0.05; ``group``; the paper's figure ``published`` and ``corrected``; ``size``,
-        preset and epochs. Without a variant from scratch ``pairs`` is 0 and the gain is nan. Where
-        the two were tested on different shapes, or in another order, ``unpaired`` says so, and the
-        interval over shapes and ``significant`` are nan.
+        preset and epochs; ``epochs``; ``trained``, the training accuracy of the last epoch, and
+        ``rise``, by how many points it rose over the last quarter of the epochs. Without a variant
+        from scratch ``pairs`` is 0 and the gain is nan. Where the two were tested on different
+        shapes, or in another order, ``unpaired`` says so, and the interval over shapes and
+        ``significant`` are nan.
     """
     rows = {}
     for name, group, row in _compared(found, "test", ""):
         about = group[0]["run"]
         published = PUBLISHED.get(about.get("published"), math.nan)
-        rows[name] = row | {
-            "group": about.get("group", ""),
-            "published": published,
-            "corrected": published if math.isnan(published) else corrected(published),
-            "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
-        }
+        rows[name] = (
+            row
+            | {
+                "group": about.get("group", ""),
+                "published": published,
+                "corrected": published if math.isnan(published) else corrected(published),
+                "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
+            }
+            | _training(group)
+        )
     order = sorted(rows, key=lambda name: _few_first(rows[name]["group"]))  # stable
     return _frame({name: rows[name] for name in order})
+
+
+def _training(group: Records) -> dict[str, float]:
+    """Return the columns ``epochs``, ``trained`` and ``rise`` of `accuracy`, means over seeds."""
+    epochs = len(group[0]["history"])
+    if not epochs:
+        return {"epochs": 0, "trained": math.nan, "rise": math.nan}
+    ends, before = (
+        mean_sd([100 * record["history"][i - 1]["train_accuracy"] for record in group])[0]
+        for i in (epochs, max(1, epochs * 3 // 4))
+    )
+    return {"epochs": epochs, "trained": ends, "rise": ends - before}
 
 
 def probes(found: Records) -> pd.DataFrame:
@@ -257,7 +276,9 @@ def _scaled(frame: pd.DataFrame, factor: float, *columns: str) -> pd.DataFrame:
 
 
 def _accuracy_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
-    columns, shown = _with_gain("variant", "ours (mean ± sd)", "scratch"), {}
+    columns = _with_gain("variant", "ours (mean ± sd)", "scratch")
+    columns |= {"epochs": "{epochs}", "training accuracy": "{trained:.1f}"}
+    shown = {}
     for group, rows in frame.groupby("group", sort=False):
         paper = _PAPER if rows["published"].notna().any() else {}
         title = f"Accuracy on {data}, %" + (f": {group!s}" if group else "")
@@ -359,6 +380,8 @@ def _notes(
     episodes = any("_way_" in key for r in found for key in r["metrics"].get("probes", ()))
     old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
     changed = {code_changed(r["environment"]) for r in found}
+    rising = [f"{row.label} ({row.group or row.size})" for row in fine_tuned.itertuples()
+              if row.rise > RISE + 1e-9]  # fmt: skip
     better = []
     if not restored.empty:
         restored = restored[restored["copy_input"] > 0]
@@ -371,6 +394,9 @@ def _notes(
          "the test set. The gain is paired by seed. Its 95 % interval (Student's t over seeds) "
          "decides whether it is significant. The bootstrap interval over test shapes and McNemar's "
          "test in each seed vary the test shapes only: they say nothing about another seed."),
+        (rising,
+         f"Not converged, for training accuracy still rose by more than {RISE:g} point over the "
+         f"last quarter of the epochs: {'; '.join(rising)}. Their gains may be a head start."),
         (unpaired,
          "No interval over shapes and no McNemar's test where variants were tested on different "
          f"shapes or in another order: {'; '.join(unpaired)}."),

@@ -58,6 +58,19 @@ def test_rows_average_over_seeds():
     assert rows.gain_text.tolist() == ["", "+10.00 [+10.00, +10.00] significant gain"]
 
 
+def test_a_variant_that_still_learns_is_named_as_not_converged():
+    """The last quarter of eight epochs is 7 and 8: a rise by 1 point is allowed, 1.5 is not."""
+    found = [record("slow", 0, 0.5), record("done", 0, 0.5)]
+    for one, end in zip(found, (0.815, 0.81)):
+        epochs = [0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, end]
+        one["history"] = [{"train_accuracy": a} for a in epochs]
+    rows = tables.accuracy(found)
+    assert rows.trained.tolist() == pytest.approx([81.5, 81])
+    assert rows.rise.tolist() == pytest.approx([1.5, 1.0]) and rows.epochs.tolist() == [8, 8]
+    (note,) = [n for n in tables.summarize(found).notes if n.startswith("Not converged")]
+    assert "slow" in note and "done" not in note
+
+
 SPOILED = {  # what differs, and how it is said
     "name": ("data", {"name": "modelnet40"}, "name of the test set: modelnet40, objects"),
     "copy": ("data", {"checksum": "b"}, "checksum of the test set: a, b"),
