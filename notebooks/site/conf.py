@@ -19,10 +19,12 @@ import jupyter_server_mathjax
 from docutils import nodes
 
 import serplib
+from serplib.data import load
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*_*.ipynb"))
+SHAPES = ("airplane", "chair", "guitar", "lamp", "table", "toilet")  # of the explorers
 SHOWN = {"image/png", "image/svg+xml", "image/jpeg", "text/plain", "text/markdown", "text/latex"}
 
 project = "SeRP, step by step"
@@ -246,8 +248,31 @@ def copy_mathjax(app) -> None:
     )
 
 
+def write_shapes(app) -> None:
+    """Write the built-in shapes that the explorers of `explore.md` show, as a script."""
+    found = load("objects", "test", num_shapes=len(SHAPES) * 30)
+    assert found.labels is not None
+    clouds = {}
+    for name in SHAPES:
+        cloud = found.points[found.labels == found.classes.index(name)][0]  # (N, 3)
+        clouds[name] = [[round(value, 3) for value in point] for point in cloud.tolist()]
+    folder = Path(app.outdir) / "_static"
+    folder.mkdir(exist_ok=True, parents=True)
+    text = json.dumps(clouds, separators=(",", ":"))
+    (folder / "shapes.js").write_text(f"const serpShapes = {text};\n", encoding="utf-8")
+
+
+def add_explorers(app, pagename, templatename, context, doctree) -> None:
+    """Load the explorers' scripts on their own page alone."""
+    if pagename == "explore":
+        app.add_js_file("shapes.js")
+        app.add_js_file("explore.js")
+
+
 def setup(app) -> None:
     app.connect("builder-inited", copy_mathjax)
+    app.connect("builder-inited", write_shapes)
+    app.connect("html-page-context", add_explorers)
     app.connect("doctree-read", finish_document)
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip_member)

@@ -2,10 +2,12 @@
 
 import ast
 import base64
+import contextlib
 import functools
 import hashlib
 import html
 import http.server
+import io
 import re
 import shutil
 import subprocess
@@ -17,9 +19,14 @@ from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from notebook_helpers import NOTEBOOKS, ROOT, cells
+from PIL import Image
 from test_browser import chromium
+
+from serplib.geometry import chamfer_l2, farthest_point_sample
+from serplib.perturbation import Perturbation
 
 pytestmark = pytest.mark.slow  # the build alone takes 20 s of one core
 
@@ -235,7 +242,7 @@ def test_bibliography_has_what_is_cited(site):
     texts += [path.read_text(encoding="utf-8") for path in (ROOT / "serplib").rglob("*.py")]
     texts.append((ROOT / "datasets" / "README.md").read_text(encoding="utf-8"))
     text, page = " ".join("\n".join(texts).split()), site["bibliography.html"]
-    numbers = set(re.findall(r"arXiv[ :]*(\d{4}\.\d{4,5})", text, re.IGNORECASE))
+    numbers = set(re.findall(r"arXiv(?:\.org/abs/|[ :]*)(\d{4}\.\d{4,5})", text, re.IGNORECASE))
     assert "2209.06067" in numbers
     for number in numbers:
         assert f"https://arxiv.org/abs/{number}" in page.source, number
@@ -243,10 +250,9 @@ def test_bibliography_has_what_is_cited(site):
         assert re.search(rf"\b{name}\b", page.text), name
 
 
-@pytest.mark.browser
-@pytest.mark.parametrize("width", [1280, 390])
-def test_pages_are_read_without_a_network(site, width):
-    """In Chromium, with every address but the pages' own refused: equations, fonts, no overflow."""
+@contextlib.contextmanager
+def visiting(site, width: int):
+    """A Chromium page on the served site, and its address; every other address is refused."""
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     from playwright.sync_api import sync_playwright
 
@@ -273,6 +279,21 @@ def test_pages_are_read_without_a_network(site, width):
         page = browser.new_page(viewport={"width": width, "height": 900})
         page.route("**/*", gate)
         page.on("response", lambda a: wrong.append(a.url) if a.status >= 400 else None)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        yield page, own
+        browser.close()
+    server.shutdown()
+    assert not wrong
+
+
+WIDE = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_pages_are_read_without_a_network(site, width):
+    """In Chromium, with every address but the pages' own refused: equations, fonts, no overflow."""
+    with visiting(site, width) as (page, own):
         notebook = "notebooks/02_perturbation.html"
         api = "api/serplib.course.exercises.perturbation.html"  # a long name for a narrow screen
         for path in ("index.html", "glossary.html", "results.html", api, notebook):
@@ -287,9 +308,69 @@ def test_pages_are_read_without_a_network(site, width):
             assert not page.locator(".merror").count()
             pictures = "[...document.images].every(image => image.complete && image.naturalWidth)"
             assert page.evaluate(pictures)
-            wide = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
-            assert page.evaluate(wide), path
+            assert page.evaluate(WIDE), path
         assert page.locator("article details").first.is_visible()
-        browser.close()
-    server.shutdown()
-    assert not wrong
+
+
+LEFT_OUT = """name => {
+    const cloud = serpShapes[name], used = new Set();
+    for (const i of serp.farthest(cloud, 64, 0)) {
+        serp.nearest(cloud, cloud[i], 32).forEach(j => used.add(j));
+    }
+    return cloud.length - used.size;
+}"""
+
+
+@pytest.mark.browser
+def test_the_explorers_of_the_pages_compute_what_the_library_does(site):
+    """Same cloud, centres and noise: the same points and Chamfer distance in JavaScript."""
+    perturbation, out = Perturbation(num_patches=12, patch_size=30, sigma=0.1), []
+    with visiting(site, 390) as (page, own):
+        page.goto(own + "explore.html")
+        for name in page.evaluate("Object.keys(serpShapes)"):
+            cloud = torch.tensor([page.evaluate("name => serpShapes[name]", name)])  # (1, N, 3)
+            generator = torch.Generator().manual_seed(3)
+            expected = perturbation(cloud, generator)
+            generator.manual_seed(3)
+            torch.rand(cloud.shape[:2], generator=generator)  # that picked the centres
+            noise = 0.1 * torch.randn(12, 30, 3, generator=generator)
+            found = page.evaluate(
+                """([cloud, centers, noise]) => {
+                    const made = serp.perturb(cloud, centers, 30, noise);
+                    return {...made, distance: serp.chamfer(made.points, cloud),
+                            farthest: serp.farthest(cloud, 64, 0)};
+                }""",
+                [cloud[0].tolist(), expected.centers[0].tolist(), noise.tolist()],
+            )
+            assert found["touched"] == expected.touched[0].tolist(), name
+            torch.testing.assert_close(torch.tensor(found["points"]), expected.points[0])
+            distance = float(chamfer_l2(expected.points, cloud))
+            assert found["distance"] == pytest.approx(distance, rel=1e-5)
+            assert found["farthest"] == farthest_point_sample(cloud, 64)[0].tolist()
+            out.append(page.evaluate(LEFT_OUT, name))
+        for text in (f"{min(out)} to {max(out)} points", f"{len(out)} shapes"):
+            assert text in site["explore.html"].text
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_explorers_of_the_pages_answer_the_keyboard(site, width):
+    def colors() -> int:
+        picture = Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")
+        return len(picture.getcolors(1 << 24))
+
+    with visiting(site, width) as (page, own):
+        page.goto(own + "explore.html")
+        for place, slider in enumerate(("points a patch", "centres")):
+            box = page.locator(".explorer").nth(place)
+            status, canvas = box.get_by_role("status"), box.locator("canvas").first
+            before = status.inner_text()
+            box.get_by_label(slider).focus()
+            page.keyboard.press("ArrowRight")
+            assert status.inner_text() != before
+            assert colors() > 20
+            drawn = canvas.screenshot()
+            canvas.focus()
+            page.keyboard.press("ArrowLeft")
+            assert canvas.screenshot() != drawn
+        assert page.evaluate(WIDE)
