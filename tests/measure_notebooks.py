@@ -64,6 +64,22 @@ def counts(name: str) -> dict[str, int]:
     }
 
 
+def reading_minutes(name: str) -> float:
+    """Estimate the minutes: 130 words or ten lines of code each, and those of the exercises.
+
+    The folds of an exercise belong to its minutes. A formula and a piece of code count as one
+    word each, addresses of links as none.
+    """
+    text = "\n".join(cell.source for cell in cells(name, "markdown"))
+    exercises = sum(map(int, re.findall(r"^#+ Exercise .*\((\d+) minutes\)$", text, re.MULTILINE)))
+    for aside in (r"<details>.*?</details>", r"\]\([^)]*\)", r"<[^>]*>"):
+        text = re.sub(aside, " ", text, flags=re.DOTALL)
+    text = re.sub(r"\$\$.*?\$\$|\$[^$\n]*\$|`[^`]*`", " x ", text, flags=re.DOTALL)
+    words = re.findall(r"[^\W_][\w'’.,-]*", text)
+    lines = [line for cell in cells(name, "code") for line in cell.source.splitlines() if line]
+    return len(words) / 130 + len(lines) / 10 + exercises
+
+
 def row(name: str, cells: str, record: dict) -> str:
     """Build a line of the README's table of notebooks."""
     found = record["notebooks"][name]

@@ -59,44 +59,42 @@ def test_the_binomial_error_is_that_of_a_simulation():
     assert MADE["binomial_error"](70.0, 400) == pytest.approx(right.std(), rel=0.03)
 
 
-def test_the_prose_says_what_the_records_of_table_1_say():
-    found = records.read_suite("table1-laptop")["records"]
+def test_the_prose_says_what_the_records_of_figures_2_and_3_say():
+    found = records.read_suite("modelnet40-smoke-quick")["records"]
     rows = tables.accuracy(found)
-    assert (rows["seeds"] == 5).all()
-    assert rows.gain["all-serp"] > 0 > rows.gain["all-vasp"]
-    assert rows.verdict["all-serp"] == rows.verdict["all-vasp"] == "not significant"
-    published = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
-    assert rows.gain["all-serp"] > published
-    first = [r for r in found if r["parameters"]["seed"] < 3]
-    of_three = tables.accuracy(first).gain["all-serp"]
-    assert 0.28 < of_three / rows.gain["all-serp"] < 0.38  # "a third"
-    assert rows.gain["all-strong"] > 3 and rows.low["all-strong"] > published
-    by_arm = {
-        arm: {r["parameters"]["seed"]: r["metrics"]["test"]["accuracy"] for r in group}
-        for arm, group in tables.variants(found).items()
-        if arm.startswith("all-")
-    }
-    strong, scratch = by_arm["all-strong"], by_arm["all-scratch"]
-    assert all(strong[seed] > scratch[seed] for seed in strong)
+    for row in rows.query("pairs > 0").itertuples():
+        assert row.sd > abs(row.gain) and row.verdict == "not significant"
+        wide, narrow = row.high - row.low, row.shapes_high - row.shapes_low
+        assert narrow > wide if "transformer" in row.Index else wide > 3 * narrow
+    assert rows.shapes_high["few-pointnet-delta"] < 0
 
 
 def test_the_prose_says_what_the_records_of_table_2_say():
     found = records.read_suite("table2-laptop")["records"]
-    tested, probed = tables.accuracy(found), tables.probes(found)
-    of_three = tables.probes([r for r in found if r["parameters"]["seed"] < 3])
-    assert (tested["seeds"] == 5).all()
-    assert -1 < tested.gain["all-delta"] < 0 < tested.gain["all-cdl2"] < 1
-    assert tested.verdict["all-delta"] == tested.verdict["all-cdl2"] == "not significant"
+    tested = tables.accuracy(found).query("pairs > 0")
+    assert (tested["seeds"] == 5).all() and (tested["verdict"] == "not significant").all()
     for name in ("delta", "cdl2"):
         assert tables.PUBLISHED[f"table2/{name}"] - tables.PUBLISHED["table2/scratch"] > 1
-        frozen = of_three.loc[f"probe-{name}"]
-        assert 0.9 < frozen["gain"] < 1.1 and 0 < frozen["low"] < 0.1  # barely above zero
-        assert frozen["verdict"] == "significant gain"
-    assert probed.gain["probe-cdl2"] > 1 and probed.low["probe-cdl2"] > 0.5
-    assert probed.verdict["probe-delta"] == "not significant"
+    of_three = tables.probes([r for r in found if r["parameters"]["seed"] < 3])
+    for frozen, verdict in (
+        (of_three, "significant gain"),
+        (tables.probes(found), "not significant"),
+    ):
+        assert frozen.verdict["probe-delta"] == verdict
+        assert frozen.verdict["probe-cdl2"] == "significant gain"
     restored = tables.means(found, "restoration")
     assert (restored["restored"] > restored["copy_input"]).all()
-    assert ((restored["detection_auc"] - 0.5).abs() < 0.02).all()
+
+
+def test_only_stronger_perturbations_are_restored_better_than_copied():
+    """Figure 11.5: every arm left of the line."""
+    (published,) = tables.means(records.read_suite("table1-laptop")["records"], "restoration").loc[
+        ["pretrain-serp"], "copy_input"
+    ]
+    for path in records.results_folder().glob("*.json"):
+        found = tables.means(records.read_json(path).get("records", []), "restoration")
+        for row in found.itertuples():
+            assert row.restored >= row.copy_input or row.copy_input > 5 * published, row.label
 
 
 def test_the_prose_says_what_the_records_of_robustness_say():
@@ -112,8 +110,7 @@ def test_the_prose_says_what_the_records_of_robustness_say():
     scratch = "robust-scratch"
     for arm in ("robust-serp", "robust-strong"):
         ours, base = by[arm, "noise"], by[scratch, "noise"]
-        assert all(ours[seed] - base[seed] > 3 for seed in (0, 1, 2))
-        assert significance.paired_gain(ours, base)["low"] > 1.5
+        assert significance.paired_gain(ours, base)["verdict"] == "significant gain"
     verdicts = [
         significance.paired_gain(by[arm, "corrupted"], by[scratch, "corrupted"])["verdict"]
         for arm in ("robust-serp", "robust-strong")
@@ -122,6 +119,4 @@ def test_the_prose_says_what_the_records_of_robustness_say():
     mean = {key: sum(values.values()) / len(values) for key, values in by.items()}
     for arm in (scratch, "robust-serp", "robust-strong"):
         assert mean[arm, "clean"] > mean["robust-pointnet", "clean"]
-        assert mean["robust-pointnet", "corrupted"] > mean[arm, "corrupted"]
         assert mean["robust-pointnet", "points_64"] > mean[arm, "points_64"] + 15
-    assert mean["robust-pointnet", "points_64"] > 0.7 * mean["robust-pointnet", "clean"]

@@ -8,7 +8,7 @@ import nbformat
 import pytest
 import torch
 from clean_notebooks import clean
-from measure_notebooks import RECORD, counts, cpu_seconds
+from measure_notebooks import RECORD, counts, cpu_seconds, reading_minutes
 from notebook_helpers import NOTEBOOKS, ROOT, built, cells
 
 from serplib import data, geometry, perturbation, seeding
@@ -184,6 +184,13 @@ def test_parity_of_perturbation(clouds, seed):
 def test_cpu_seconds(name):
     """At most 60 seconds of one core: then 60 s on two, whatever else they do."""
     assert cpu_seconds(name) < CPU_SECONDS
+
+
+@every
+def test_a_notebook_is_one_sitting(name):
+    """At most 75 minutes to read, and the number in the opening box is near the estimate."""
+    stated = counts(name)["read_minutes"]
+    assert stated <= 75 and abs(stated - reading_minutes(name)) <= 6, reading_minutes(name)
 
 
 @every
