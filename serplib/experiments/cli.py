@@ -156,7 +156,7 @@ def run(
                 written.path.with_name("report.ipynb"),
                 {"suite": suite, "profile": runs[0].profile, "committed": False},
             )
-        typer.echo(written.to_text(_width()))
+        typer.echo(written.closing())
     if written.failed:
         raise typer.Exit(1)
 

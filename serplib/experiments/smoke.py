@@ -37,7 +37,11 @@ def shrink(
     sets = {key: parameters[key] for key in ("dataset", "test_dataset") if parameters.get(key)}
     absent = {key: name for key, name in sets.items() if not _is_here(name)}
     small = parameters | dict.fromkeys(absent, "objects")
-    small["changes"] = parameters["changes"] | _CHANGES
+    changes = parameters["changes"] | _CHANGES
+    small["changes"] = {  # a schedule must not outlast the training
+        key: min(value, _OPTIM["epochs"]) if key.endswith("_steps") else value
+        for key, value in changes.items()
+    }
     most = {"test_shapes": SHAPES} | (_PRETRAINING if "valid_shapes" in accepted else {})
     for key in most.keys() & accepted.keys():  # 0 is all there are
         small[key] = min(parameters.get(key) or most[key], most[key])
