@@ -8,12 +8,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from serplib.experiments.suites import Run
 
 app = typer.Typer(
     help="Build, run and report SeRP and VASP.",
@@ -117,10 +120,11 @@ def run(
     workers: Annotated[int | None, typer.Option(help="runs side by side")] = None,
     scheduler: Annotated[str | None, typer.Option(help="address of a Dask scheduler")] = None,
     dataset: Dataset = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="try every run: one seed, two steps, a few shapes")
+    ] = False,
 ) -> None:
     """Execute a suite with papermill and report it. Exit status 1 if a run failed."""
-    from tqdm import tqdm
-
     from serplib.experiments import report, runner, suites
 
     if suite == "list":
@@ -129,13 +133,40 @@ def run(
             console.print(f"{name} ({', '.join(content['profiles'])}): {content['title']}")
         return
     with _one_line(ValueError, OSError):
-        runs = suites.plan(suite, profile, seeds, dataset)
+        runs = suites.plan(suite, profile, 1 if smoke else seeds, dataset, smoke)
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
+    absent = {name for item in runs for name in item.about.get("absent", [])}
+    for name in sorted(absent):
+        console.print(f"{name} is not on this machine: built-in shapes in its place")
+    resume = resume and not smoke
     todo = sum(not (resume and item.finished()) for item in runs)
     console.print(
         f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before"
     )
+    outcomes = _execute(runs, workers, scheduler, fresh=not resume)
+    written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
+    if smoke:
+        work = sum(outcome["state"] == "done" for outcome in outcomes)
+        typer.echo("\n".join([*written.failed, f"{work} of {len(runs)} runs work"]))
+    else:
+        if written.summary is not None:
+            runner.execute_notebook(
+                "report",
+                written.path.with_name("report.ipynb"),
+                {"suite": suite, "profile": runs[0].profile, "committed": False},
+            )
+        typer.echo(written.closing())
+    if written.failed:
+        raise typer.Exit(1)
+
+
+def _execute(runs: list[Run], workers: int | None, scheduler: str | None, fresh: bool) -> list:
+    """Execute runs behind a progress bar and return their outcomes; exit where that cannot be."""
+    from tqdm import tqdm
+
+    from serplib.experiments import report, runner
+
     bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=0.01)  # after the first outcome
 
     def show(outcome: dict) -> None:
@@ -145,7 +176,7 @@ def run(
             bar.write(f"{line} ({outcome['notebook']})")
 
     try:
-        outcomes = runner.execute(runs, workers, scheduler, show, fresh=not resume)
+        return runner.execute(runs, workers, scheduler, show, fresh)
     except runner.SchedulerError as error:
         raise _refuse(error) from None
     except KeyboardInterrupt:
@@ -153,16 +184,6 @@ def run(
         raise typer.Exit(130) from None
     finally:
         bar.close()
-    written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
-    if written.summary is not None:
-        runner.execute_notebook(
-            "report",
-            written.path.with_name("report.ipynb"),
-            {"suite": suite, "profile": runs[0].profile, "committed": False},
-        )
-    typer.echo(written.to_text(_width()))
-    if written.failed:
-        raise typer.Exit(1)
 
 
 @app.command("report")

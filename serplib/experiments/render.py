@@ -27,6 +27,28 @@ def table_to_text(frame: pd.DataFrame, width: int = 80) -> str:
     return re.sub(r" +\\?$", "", rows.to_string(line_width=width), flags=re.MULTILINE)
 
 
+def to_narrow_text(frame: pd.DataFrame, width: int = 80) -> str:
+    """Render one frame of text within a width: its first column is wrapped at words.
+
+    Args:
+        frame: its index has the heading above each group of rows.
+        width: of the terminal.
+    """
+    rows = [list(frame.columns), *([_one_line(cell) for cell in row] for row in frame.values)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    widths[0] = min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:]))
+    lines: list[str] = []
+    last = ""
+    for heading, row in zip(["", *frame.index], rows):
+        if heading != last:
+            lines += ["", *textwrap.wrap(heading, width)]
+        last = heading
+        first, *others = textwrap.wrap(row[0], widths[0]) or [""]
+        cells = [cell.ljust(size) for cell, size in zip([first, *row[1:]], widths)]
+        lines += ["  ".join(cells).rstrip(), *others]
+    return "\n".join(lines)
+
+
 def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
             failed: list[str]) -> str:  # fmt: skip
     """Render one self-contained page.

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from serplib.experiments import records, render
+from serplib.experiments import findings, records, render
 from serplib.experiments.figures import draw
 from serplib.experiments.tables import Records, Summary, accuracy, format_rows, summarize
 
@@ -38,6 +39,16 @@ class Report:
         """Render for the terminal."""
         tables = [] if self.summary is None else [render.to_text(self.summary, width)]
         return "\n".join([*tables, *self.failed, f"Report: {self.path}"])
+
+    def closing(self, width: int = 80) -> str:
+        """Render the findings, one table and the path, for the end of a run."""
+        parts = []
+        if self.summary is not None:
+            parts += [textwrap.fill(line, width) for line in findings.sentences(self.summary)]
+            frame, note = findings.table(self.summary)
+            if not frame.empty:
+                parts += ["", render.to_narrow_text(frame, width), *note, ""]
+        return "\n".join([*parts, *self.failed, f"Report: {self.path}"])
 
 
 def write(suite: str, profile: str, found: Records, outcomes: list[dict]) -> Report:

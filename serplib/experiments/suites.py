@@ -33,6 +33,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from serplib import presets
 from serplib.data import NAMES, DataError, exists, own
 from serplib.experiments import records
+from serplib.experiments.smoke import shrink
 
 
 class SuiteError(ValueError):
@@ -85,7 +86,8 @@ class Run:
         notebook: file stem of the notebook.
         parameters: those that papermill injects, without ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
-        about: label, scratch, published and group, for the report.
+        about: label, scratch, published and group, for the report; of a smoke run also ``absent``,
+            the data sets that built-in shapes stand in for.
         hash: of notebook, parameters, the preset's settings and the parent's hash.
         folder: of its outputs.
     """
@@ -167,6 +169,7 @@ def plan(
     profile: str | None = None,
     seeds: int | None = None,
     dataset: str | None = None,
+    smoke: bool = False,
 ) -> list[Run]:
     """List the runs of a suite, parents before children, seeds outermost.
 
@@ -176,6 +179,8 @@ def plan(
         seeds: number of its seeds, from the first; more than it names continue the count.
         dataset: that of every run, in place of the suite's (see `_on`); the runs' profile is then
             ``<profile>-<dataset>``, so that reports stay apart.
+        smoke: two training steps on a few shapes in each run (see `smoke`); the runs' profile then
+            ends in ``-smoke``, and no other run has their hashes.
 
     Raises:
         SuiteError: a wrong suite, profile, number of seeds or data set; one line.
@@ -202,7 +207,7 @@ def plan(
         by_name: dict[str, Run] = {}
         for name, entry in content["runs"].items():
             by_name[name] = _run(
-                suite, profile, name, entry, seed, content, by_name, dataset, limits
+                suite, profile, name, entry, seed, content, by_name, dataset, limits, smoke
             )
         runs += by_name.values()
     return runs
@@ -211,6 +216,7 @@ def plan(
 def _run(
     suite: str, profile: str, name: str, entry: dict, seed: int, content: dict,
     by_name: dict[str, Run], dataset: str | None, limits: Callable[[str], dict[str, Any] | None],
+    smoke: bool,
 ) -> Run:  # fmt: skip
     notebook, home = entry["notebook"], experiments_folder()
     path = home / f"{notebook}.ipynb"
@@ -232,10 +238,14 @@ def _run(
             parameters = _on(dataset, limits(dataset), notebook, parameters, _accepted(path))
             profile = f"{profile}-{dataset}"
         own_set = limits(parameters.get("dataset", ""))
+        if smoke:
+            parameters, absent = shrink(parameters, _accepted(path), own_set)
+            profile, about = f"{profile}-smoke", about | {"absent": absent}
         # The settings of the preset, not only its name, decide what is computed.
         settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
         computed = [notebook, parameters, settings, parent.hash if parent else None]
         computed += [own_set["identity"]] if own_set else []  # its files may change
+        computed += ["smoke"] if smoke else []
         identity = json.dumps(computed, sort_keys=True)
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise SuiteError(f"suite {suite!r}, run {name!r}: {error}") from None

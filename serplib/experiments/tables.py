@@ -172,7 +172,7 @@ def probes(found: Records) -> pd.DataFrame:
     Returns:
         A row a variant with the columns of `accuracy` up to ``significant``, for the linear SVM;
         mean and ``*_sd`` of the heads ``knn``, ``linear``, ``mlp3`` where they were fitted and of
-        few-shot episodes, all in per cent; ``rankme``.
+        few-shot episodes, all in per cent; ``rankme``; ``group``.
     """
     rows = {}
     for name, group, row in _compared(found, "probes", "svm_"):
@@ -184,6 +184,7 @@ def probes(found: Records) -> pd.DataFrame:
         for key in filter(values.get, values):
             row[key], row[f"{key}_sd"] = mean_sd([100 * value for value in values[key]])
         rows[name] = row | {"rankme": mean_sd([m["rankme"] for m in measured])[0]}
+        rows[name]["group"] = group[0]["run"].get("group", "")
     return _frame(rows)
 
 
@@ -271,7 +272,8 @@ _ROBUSTNESS = {
 }
 
 
-def _scaled(frame: pd.DataFrame, factor: float, *columns: str) -> pd.DataFrame:
+def scaled(frame: pd.DataFrame, factor: float, *columns: str) -> pd.DataFrame:
+    """Return a frame with some of its columns multiplied by a factor."""
     return frame.assign(**{column: factor * frame[column] for column in columns})
 
 
@@ -302,11 +304,11 @@ def _probe_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
 
 
 def _restoration_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    rows = _scaled(frame, 1e4, "restored", "copy_input", "resample")
+    rows = scaled(frame, 1e4, "restored", "copy_input", "resample")
     title = "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000"
     shown = {title: format_rows(rows, _RESTORATION)}
     if "perplexity" in frame:
-        coded = _scaled(frame[frame["perplexity"].notna()], 100, "live_codes")
+        coded = scaled(frame[frame["perplexity"].notna()], 100, "live_codes")
         shown["Codebook use over the held-out clouds"] = format_rows(coded, _CODES)
     return shown
 
@@ -328,12 +330,17 @@ class Summary:
 
     Attributes:
         accuracy: of `accuracy`.
+        frozen: of `probes`.
+        restored, leaked: of `means`, for ``"restoration"`` and ``"leakage"``.
         tables: frames of text by title, in the order in which they are shown.
         notes: what a reader of the tables has to know.
         environment: devices, versions and revisions.
     """
 
     accuracy: pd.DataFrame
+    frozen: pd.DataFrame
+    restored: pd.DataFrame
+    leaked: pd.DataFrame
     tables: dict[str, pd.DataFrame]
     notes: list[str]
     environment: str
@@ -355,14 +362,15 @@ def summarize(found: Records) -> Summary:
         shown |= _restoration_tables(restored)
     if not leaked.empty:
         title = "Leakage: reconstruction by decoders without an encoder"
-        shown[title] = format_rows(_scaled(leaked, 100, "explained", "leaked"), _LEAKAGE)
+        shown[title] = format_rows(scaled(leaked, 100, "explained", "leaked"), _LEAKAGE)
     if not robust.empty:
         title = "Robustness: 15 corruptions, fewer points, rotations"
         shown |= _robustness_tables(robust, title, _ROBUSTNESS)
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
     notes = _notes(found, fine_tuned, frozen, restored, robust)
-    return Summary(fine_tuned, shown, notes, environment_line(found))
+    line = environment_line(found)
+    return Summary(fine_tuned, frozen, restored, leaked, shown, notes, line)
 
 
 def _notes(

@@ -1,0 +1,137 @@
+"""The findings of a suite for the end of its run: sentences and one table (section 4.2)."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from serplib.experiments.tables import Summary, format_rows, scaled
+
+MOST = 3  # sentences, and variants named in one of them
+_COMPARED = {
+    "variant": "{label}",
+    "accuracy, %": "{mean:.2f} ± {sd:.2f}",
+    "seeds": "{seeds}",
+    "gain [95 % interval]": "{gain_mark}",
+}
+_RESTORED = {
+    "variant": "{label}",
+    "seeds": "{seeds}",
+    "restored": "{restored:.1f}",
+    "copy input": "{copy_input:.1f}",
+}
+_LEAKED = {
+    "variant": "{label}",
+    "seeds": "{seeds}",
+    "explained, %": "{explained:.1f}",
+    "leaked, %": "{leaked:.1f}",
+}
+
+
+def sentences(summary: Summary) -> list[str]:
+    """Say, in at most three sentences, what the records of a suite show."""
+    found = [
+        _compared(summary.accuracy, "Fine-tuning", "the same network from scratch"),
+        _compared(summary.frozen, "Linear SVM on frozen features", "the untrained encoder"),
+        _restored(summary.restored),
+        _leaked(summary.leaked),
+    ]
+    return [sentence for sentence in found if sentence][:MOST]
+
+
+def table(summary: Summary) -> tuple[pd.DataFrame, list[str]]:
+    """Return the one table for a terminal, and the lines that explain it.
+
+    Returns:
+        Cells of text, indexed by the heading of the rows' group; empty without an accuracy, a
+        restoration or a leakage.
+    """
+    parts, note = [], list[str]()
+    for title, frame in (("Fine-tuned", summary.accuracy), ("Linear SVM", summary.frozen)):
+        for group, rows in frame.groupby("group", sort=False) if len(frame) else ():
+            cells = format_rows(rows.assign(gain_mark=rows.apply(_marked, axis=1)), _COMPARED)
+            parts.append(cells.assign(heading=f"{title}: {group!s}" if group else title))
+            if rows["pairs"].max() > 1:
+                note = ["* significant: the interval over seeds excludes 0."]
+    if not parts and not summary.restored.empty:
+        rows = scaled(summary.restored, 1e4, "restored", "copy_input")
+        parts.append(format_rows(rows, _RESTORED).assign(heading="Restoration"))
+        note = ["Chamfer distance (Eq. 11) x 10,000: lower is better."]
+    if not parts and not summary.leaked.empty:
+        rows = scaled(summary.leaked, 100, "explained", "leaked")
+        parts.append(format_rows(rows, _LEAKED).assign(heading="Positions alone"))
+    return (pd.concat(parts).set_index("heading") if parts else pd.DataFrame()), note
+
+
+def _marked(row: pd.Series) -> str:
+    """Format a gain with its interval, and a star where it is significant."""
+    if not row["pairs"]:
+        return ""
+    if row["pairs"] == 1:
+        return f"{row['gain']:+.2f}"
+    star = " *" if row["verdict"].startswith("significant") else ""
+    return f"{row['gain']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]{star}"
+
+
+def _compared(frame: pd.DataFrame, what: str, base: str) -> str:
+    """Say which variants are significantly better or worse than the ones they start from."""
+    if frame.empty:
+        return ""
+    rows = frame[frame["pairs"] > 0]
+    if rows.empty:
+        first = frame.iloc[int(frame["mean"].argmax())]
+        return f"{what}: the highest accuracy is {first['mean']:.2f} % ({_name(first, frame)})."
+    if rows["pairs"].max() == 1:
+        first = rows.iloc[int(rows["gain"].abs().argmax())]
+        return (
+            f"{what}, one seed: the largest difference from {base} is {first['gain']:+.2f} points "
+            f"({_name(first, rows)}); one seed gives no interval."
+        )
+    fewest, most = rows["pairs"].min(), rows["pairs"].max()
+    seeds = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds"
+    clauses = []
+    for verdict, word in (("significant gain", "better"), ("significant loss", "worse")):
+        some = rows[rows["verdict"] == verdict].sort_values("gain", key=abs, ascending=False)
+        if len(some):
+            clauses.append(f"{word} than {base}: {_listed(some, rows)}")
+    rest = (rows["verdict"] == "not significant").sum()
+    if not clauses:
+        return f"{what}, {seeds}: none of {len(rows)} variants differs significantly from {base}."
+    if rest:
+        clauses.append(f"no significant difference: {rest} of {len(rows)}")
+    return f"{what}, {seeds}, significantly {'; '.join(clauses)}."
+
+
+def _listed(some: pd.DataFrame, rows: pd.DataFrame) -> str:
+    named = [f"{_name(row, rows)} ({row['gain']:+.2f})" for _, row in some[:MOST].iterrows()]
+    named[0] = named[0].removesuffix(")") + " points)"
+    return ", ".join(named) + (f" and {len(some) - MOST} more" if len(some) > MOST else "")
+
+
+def _restored(frame: pd.DataFrame) -> str:
+    """Say how many autoencoders restore better than copying their input, and which is best."""
+    if frame.empty or (rows := frame[frame["copy_input"] > 0]).empty:
+        return ""
+    ratio = rows["restored"] / rows["copy_input"]
+    best = rows.iloc[int(ratio.argmin())]
+    distances = "{:.1f} against {:.1f}".format(*(1e4 * best[["restored", "copy_input"]]))
+    return (
+        f"Restoration: {(ratio < 1).sum()} of {len(rows)} autoencoders are better than copying "
+        f"the input; the best is {best['label']} with {distances} (Chamfer x 10,000)."
+    )
+
+
+def _leaked(frame: pd.DataFrame) -> str:
+    """Say how much the positions of this very shape explain."""
+    if frame.empty:
+        return ""
+    shares = 100 * frame["leaked"]
+    return (
+        f"Leakage: the positions of a shape explain {shares.min():.1f} to {shares.max():.1f} % of "
+        "its reconstruction beyond those of another shape, most with "
+        f"{frame.iloc[int(shares.argmax())]['label']}."
+    )
+
+
+def _name(row: pd.Series, rows: pd.DataFrame) -> str:
+    """Return a variant's label, with its group where there are several."""
+    return f"{row['label']}, {row['group']}" if rows["group"].nunique() > 1 else row["label"]
