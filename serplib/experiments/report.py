@@ -14,7 +14,14 @@ import pandas as pd
 
 from serplib.experiments import findings, records, render
 from serplib.experiments.figures import draw
-from serplib.experiments.tables import Records, Summary, accuracy, format_rows, summarize
+from serplib.experiments.tables import (
+    Records,
+    Summary,
+    accuracy,
+    format_rows,
+    probes,
+    summarize,
+)
 
 README_COLUMNS = {
     "variant": "{label}",
@@ -24,6 +31,15 @@ README_COLUMNS = {
     "paper, %": "{published:.2f}",
     "corrected, %": "{corrected:.2f}",
     "size": "{size}",
+}
+FEW_COLUMNS = {
+    "pre-training": "{label}",
+    "encoder": "{use}",
+    "accuracy, % (mean ± sd)": "{mean:.2f} ± {sd:.2f}",
+    "seeds": "{seeds}",
+    "gain [95 % interval]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+    "verdict": "{verdict}",
+    "training accuracy, %": "{trained:.1f}",
 }
 
 
@@ -124,6 +140,14 @@ def readme_table() -> str:
         found.append(records.read_suite(f"{suite}-{'full' if full else 'laptop'}")["records"])
     rows = pd.concat([accuracy(suite) for suite in found])
     return render.table_to_markdown(format_rows(rows, README_COLUMNS))
+
+
+def readme_few() -> str:
+    """Return the README's table of eight labels a class: fine-tuned and frozen encoders."""
+    found = records.read_suite("eight-laptop")["records"]
+    parts = {"fine-tuned": accuracy(found), "frozen, linear SVM": probes(found)}
+    rows = pd.concat([frame.assign(use=use) for use, frame in parts.items()])
+    return render.table_to_markdown(format_rows(rows, FEW_COLUMNS))
 
 
 def main() -> None:

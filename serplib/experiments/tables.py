@@ -388,8 +388,11 @@ def _notes(
     episodes = any("_way_" in key for r in found for key in r["metrics"].get("probes", ()))
     old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
     changed = {code_changed(r["environment"]) for r in found}
-    rising = [f"{row.label} ({row.group or row.size})" for row in fine_tuned.itertuples()
-              if row.rise > RISE + 1e-9]  # fmt: skip
+    rising: list[str] = []
+    if not fine_tuned.empty:
+        late = fine_tuned[fine_tuned["rise"] > RISE + 1e-9]
+        columns = (late[key].tolist() for key in ("label", "group", "size"))
+        rising = [f"{label} ({group or size})" for label, group, size in zip(*columns)]
     better = []
     if not restored.empty:
         restored = restored[restored["copy_input"] > 0]
@@ -404,7 +407,7 @@ def _notes(
          "test in each seed vary the test shapes only: they say nothing about another seed."),
         (rising,
          f"Not converged, for training accuracy still rose by more than {RISE:g} point over the "
-         f"last quarter of the epochs: {'; '.join(rising)}. Their gains may be a head start."),
+         f"last quarter of the epochs: {'; '.join(rising)}. More epochs may change their gains."),
         (unpaired,
          "No interval over shapes and no McNemar's test where variants were tested on different "
          f"shapes or in another order: {'; '.join(unpaired)}."),
