@@ -165,7 +165,7 @@ def _execute(runs: list[Run], workers: int | None, scheduler: str | None, fresh:
     """Execute runs behind a progress bar and return their outcomes; exit where that cannot be."""
     from tqdm import tqdm
 
-    from serplib.experiments import report, runner
+    from serplib.experiments import report, runner, status
 
     bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=0.01)  # after the first outcome
 
@@ -176,7 +176,8 @@ def _execute(runs: list[Run], workers: int | None, scheduler: str | None, fresh:
             bar.write(f"{line} ({outcome['notebook']})")
 
     try:
-        return runner.execute(runs, workers, scheduler, show, fresh)
+        with status.watching(runs, show) as ended:
+            return runner.execute(runs, workers, scheduler, ended, fresh)
     except runner.SchedulerError as error:
         raise _refuse(error) from None
     except KeyboardInterrupt:

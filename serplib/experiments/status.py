@@ -1,0 +1,272 @@
+"""The page ``runs/<suite>-<profile>/status.html``, rewritten while a suite runs.
+
+Epochs are read from the checkpoints, so that workers on other machines need no connection to this
+process, only the folder that they share with it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import fmean
+from threading import Event, Thread
+from typing import Any
+
+import torch
+
+from serplib import presets
+from serplib.experiments import records
+from serplib.experiments.suites import Run
+
+SECONDS = 3.0  # between two looks at the folders, and between two refreshes of the page
+_ENDED = ("done", "kept", "failed", "not run")
+
+
+@contextmanager
+def watching(
+    runs: list[Run], on_outcome: Callable[[dict], None], seconds: float = SECONDS
+) -> Iterator[Callable[[dict], None]]:
+    """Keep the page of these runs up to date while they are executed.
+
+    Args:
+        runs: of `suites.plan`.
+        on_outcome: called with each outcome.
+        seconds: between two pages.
+
+    Returns:
+        What `runner.execute` has to call with each outcome.
+    """
+    board, stop = Board(runs), Event()
+
+    def look() -> None:
+        while not stop.wait(seconds):
+            board.write()
+
+    def ended(outcome: dict) -> None:
+        board.ended(outcome)
+        on_outcome(outcome)
+
+    board.write()
+    thread = Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield ended
+    finally:
+        stop.set()
+        thread.join()
+        board.write(running=False)
+
+
+class Board:
+    """What is known of each run of a suite.
+
+    Args:
+        runs: of `suites.plan`.
+    """
+
+    def __init__(self, runs: list[Run]) -> None:
+        self.runs = runs
+        self.folder = runs[0].folder.parent
+        self.epochs = {run.hash: _epochs(run) for run in runs}
+        self.before = {run.hash: _changed(run) for run in runs}
+        self.first: dict[str, tuple[float, int]] = {}  # hash -> when it was seen first, its epoch
+        self.histories: dict[str, list[dict]] = {}
+        self.outcomes: dict[str, dict] = {}  # by name and seed
+        self.final: dict[str, dict[str, Any]] = {}  # hash -> row of a run that has ended
+
+    def ended(self, outcome: dict) -> None:
+        """Take an outcome of `runner.execute`; the next page shows it."""
+        self.outcomes[f"{outcome['name']} {outcome['seed']}"] = outcome
+
+    def write(self, running: bool = True) -> None:
+        """Write the page; a disk that is full or slow does not stop the suite."""
+        page = self.to_html(running)
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / "status.html.part"
+            part.write_text(page, encoding="utf-8")
+            os.replace(part, self.folder / "status.html")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return a dict a run: ``state``, ``history``, ``seconds``, ``left`` and ``error``."""
+        rows = [self.final.get(run.hash) or self._row(run) for run in self.runs]
+        known: dict[str, list[float]] = {}  # seconds by run name and by notebook
+        for row in rows:
+            if row["state"] in ("done", "kept") or row["left"]:  # a running one with an estimate
+                for key in (row["run"].name, row["run"].notebook):
+                    known.setdefault(key, []).append(row["seconds"] + row["left"])
+        for row in rows:
+            like = known.get(row["run"].name) or known.get(row["run"].notebook)
+            if row["left"] is None and like:
+                row["left"] = max(fmean(like) - row["seconds"], 0.0)
+        return rows
+
+    def _row(self, run: Run) -> dict[str, Any]:
+        row: dict[str, Any] = {"run": run, "epochs": self.epochs[run.hash], "history": []}
+        row |= {"state": "waiting", "seconds": 0.0, "left": None, "error": ""}
+        died = f"{run.name}-{run.hash} None"
+        if outcome := self.outcomes.get(f"{run.name} {run.seed}") or self.outcomes.get(died):
+            row |= {"state": outcome["state"], "seconds": outcome["seconds"], "left": 0.0}
+            if outcome["state"] in ("failed", "not run"):
+                row["error"] = f"{outcome['message']}\n{failing_cell(Path(outcome['notebook']))}"
+                row["history"] = self._history(run)
+            else:
+                with suppress(OSError, ValueError, KeyError):  # deleted meanwhile
+                    record = records.read_json(run.folder / "record.json")
+                    row |= {"history": record["history"], "seconds": record["seconds"]}
+            self.final[run.hash] = row
+        elif _changed(run) not in (None, self.before[run.hash]):  # papermill writes while it runs
+            history = row["history"] = self._history(run)
+            started, epoch = self.first.setdefault(run.hash, (time.monotonic(), len(history)))
+            elapsed = time.monotonic() - started
+            row |= {"state": "running", "seconds": elapsed}
+            if row["epochs"] and len(history) > epoch:
+                each = elapsed / (len(history) - epoch)
+                row["left"] = each * (row["epochs"] - len(history))
+        return row
+
+    def _history(self, run: Run) -> list[dict]:
+        """Read the epochs in the newest checkpoint of a run; the last known while it changes."""
+        folders = (run.folder / "checkpoint").glob("step-*")
+        complete = sorted(path for path in folders if path.suffix != ".part")
+        known = self.histories.get(run.hash, [])
+        if complete and int(complete[-1].name.removeprefix("step-")) != len(known):
+            with suppress(Exception):  # removed in this moment, or not yet seen on a shared disk
+                path = complete[-1] / "state.pt"
+                state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                known = self.histories[run.hash] = state["history"]
+        return known
+
+    def to_html(self, running: bool) -> str:
+        """Render the page; without ``running`` it does not refresh itself any more."""
+        rows = self.rows()
+        for row in rows:
+            if row["state"] == "running" and not running:
+                row["state"] = "stopped"
+        count = Counter(row["state"] for row in rows)
+        ended = sum(count[state] for state in _ENDED)
+        left = [row["left"] for row in rows if row["state"] not in _ENDED]
+        line = f"{ended} of {len(rows)} runs ended" + "".join(
+            f", {count[state]} {state}" for state in ("running", "failed") if count[state]
+        )
+        if running and ended < len(rows):
+            known = [seconds for seconds in left if seconds is not None]
+            total = duration(sum(known) / max(count["running"], 1))
+            line += f"; about {total} left" if len(known) == len(left) else "; time left unknown"
+        first = self.runs[0]
+        return _PAGE.format(
+            refresh=f'<meta http-equiv="refresh" content="{SECONDS:.0f}">' if running else "",
+            title=html.escape(f"{first.suite} ({first.profile})"),
+            line=line + ("" if running else "; the command has ended"),
+            ended=ended, total=len(rows), written=time.strftime("%Y-%m-%d %H:%M:%S"),
+            rows="\n".join(map(_to_html, rows)),
+        )  # fmt: skip
+
+
+def failing_cell(executed: Path) -> str:
+    """Return the end of the error in an executed notebook, or an empty text."""
+    try:
+        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(output["traceback"]))
+                return "\n".join(trace.splitlines()[-12:])
+    return ""
+
+
+def duration(seconds: float) -> str:
+    """Format seconds as ``40 s``, ``12 min`` or ``3 h 20 min``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def _changed(run: Run) -> int | None:
+    """Return when the executed notebook was written, or None where there is none."""
+    try:
+        return (run.folder / "notebook.ipynb").stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _epochs(run: Run) -> int:
+    """Return the epochs of a run, 0 for a notebook without."""
+    settings = presets.build(run.parameters["preset"], run.parameters["changes"])
+    if run.notebook == "finetune":
+        return settings.finetune.optim.epochs
+    if run.notebook != "pretrain":
+        return 0
+    small = run.parameters.get("model") == "pointnet"
+    return (settings.pretrain_pointnet if small else settings.pretrain_transformer).epochs
+
+
+def _to_html(row: dict[str, Any]) -> str:
+    """Render the row of a run, and below it what failed."""
+    run, history = row["run"], row["history"]
+    losses = [entry.get("valid_total", entry.get("train_loss", 0.0)) for entry in history]
+    cells = [
+        f"{html.escape(run.name)} <small>seed {run.seed}</small>",
+        f'<span class="{row["state"].replace(" ", "-")}">{row["state"]}</span>',
+        f"{len(history)} of {row['epochs']}" if row["epochs"] else "",
+        f"{losses[-1]:.4g} {_curve(losses)}" if losses else "",
+        duration(row["seconds"]) if row["seconds"] else "",
+        duration(row["left"]) if row["left"] else "",
+    ]
+    line = "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    if row["error"].strip():
+        line += f'<tr><td colspan="6"><pre>{html.escape(row["error"].strip())}</pre></td></tr>'
+    return line
+
+
+def _curve(values: list[float]) -> str:
+    """Draw losses by epoch as a line of 60 x 16 pixels."""
+    low, high = min(values), max(values)
+    if len(values) < 2 or low == high:
+        return ""
+    points = " ".join(
+        f"{58 * i / (len(values) - 1) + 1:.1f},{15 - 14 * (value - low) / (high - low):.1f}"
+        for i, value in enumerate(values)
+    )
+    return f'<svg width="60" height="16" aria-hidden="true"><polyline points="{points}"/></svg>'
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">{refresh}
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>SeRP: status of {title}</title><style>
+:root {{ color-scheme: light dark; --line: #ccc; --good: #17692f; --bad: #b3261e; --now: #0b57d0 }}
+@media (prefers-color-scheme: dark) {{
+:root {{ --line: #444; --good: #81c995; --bad: #f28b82; --now: #8ab4f8 }} }}
+body {{ font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto;
+padding: 0 1rem }}
+progress {{ width: 100% }} .table {{ overflow-x: auto }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left;
+vertical-align: top }}
+pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: 0 }}
+polyline {{ fill: none; stroke: currentColor; stroke-width: 1.2 }} small {{ white-space: nowrap }}
+.done, .kept {{ color: var(--good) }} .failed, .not-run, pre {{ color: var(--bad) }}
+.running {{ color: var(--now) }}
+@media (max-width: 40rem) {{ th, td {{ padding: .3rem .25rem; font-size: .85rem }}
+svg {{ display: none }} }}
+</style></head><body>
+<h1>{title}</h1>
+<p>{line}. Written {written}.</p>
+<progress value="{ended}" max="{total}">{ended} of {total}</progress>
+<div class="table"><table>
+<tr><th>run</th><th>state</th><th>epoch</th><th>loss</th><th>time</th><th>left</th></tr>
+{rows}
+</table></div>
+</body></html>
+"""
