@@ -36,10 +36,7 @@ FEW_COLUMNS = {
     "pre-training": "{label}",
     "encoder": "{use}",
     "accuracy, % (mean ± sd)": "{mean:.2f} ± {sd:.2f}",
-    "seeds": "{seeds}",
     "gain [95 % interval]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
-    "verdict": "{verdict}",
-    "training accuracy, %": "{trained:.1f}",
 }
 
 
@@ -145,7 +142,7 @@ def readme_table() -> str:
 def readme_few() -> str:
     """Return the README's table of eight labels a class: fine-tuned and frozen encoders."""
     found = records.read_suite("eight-laptop")["records"]
-    parts = {"fine-tuned": accuracy(found), "frozen, linear SVM": probes(found)}
+    parts = {"fine-tuned": accuracy(found), "frozen, SVM": probes(found)}
     rows = pd.concat([frame.assign(use=use) for use, frame in parts.items()])
     return render.table_to_markdown(format_rows(rows, FEW_COLUMNS))
 

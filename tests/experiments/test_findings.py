@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_tables import record
 
 from serplib.experiments import findings, records, render, report, tables
-from tests.experiments.test_tables import record
 
 COMMITTED = sorted(path.stem for path in records.results_folder().glob("*-*.json")
                    if "records" in records.read_json(path))  # fmt: skip
