@@ -140,16 +140,13 @@ def accuracy(found: Records) -> pd.DataFrame:
     for name, group, row in _compared(found, "test", ""):
         about = group[0]["run"]
         published = PUBLISHED.get(about.get("published"), math.nan)
-        rows[name] = (
-            row
-            | {
-                "group": about.get("group", ""),
-                "published": published,
-                "corrected": published if math.isnan(published) else corrected(published),
-                "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
-            }
-            | _training(group)
-        )
+        rows[name] = row | {
+            "group": about.get("group", ""),
+            "published": published,
+            "corrected": published if math.isnan(published) else corrected(published),
+            "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
+            **_training(group),
+        }
     order = sorted(rows, key=lambda name: _few_first(rows[name]["group"]))  # stable
     return _frame({name: rows[name] for name in order})
 
