@@ -274,15 +274,18 @@ def visiting(site, width: int):
         else:
             route.continue_()
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
-        page.route("**/*", gate)
-        page.on("response", lambda a: wrong.append(a.url) if a.status >= 400 else None)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        yield page, own
-        browser.close()
-    server.shutdown()
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+            page = browser.new_page(viewport={"width": width, "height": 900})
+            page.route("**/*", gate)
+            page.on("response", lambda a: wrong.append(a.url) if a.status >= 400 else None)
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            yield page, own
+            browser.close()
+    finally:
+        server.shutdown()
+        server.server_close()  # else its socket is a warning in whichever test comes next
     assert not wrong
 
 
