@@ -7,6 +7,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import check_wheels
+import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +42,27 @@ def test_lock_is_exact_and_names_no_place():
         if line and not line.lstrip().startswith("#"):
             assert re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line), line
     assert PINS["torch"] == "2.13.0"
+
+
+@pytest.mark.parametrize(
+    "filename, more, wanted",
+    [
+        ("a-1.0-py3-none-any.whl", {}, True),
+        ("a-1.0-cp312-cp312-manylinux_2_17_x86_64.whl", {}, True),
+        ("a-1.0-cp39-abi3-manylinux2014_x86_64.whl", {}, True),
+        ("a-1.0-cp312-cp312-manylinux_2_34_x86_64.whl", {}, False),  # a newer glibc
+        ("a-1.0-cp311-cp311-manylinux_2_17_x86_64.whl", {}, False),
+        ("a-1.0-cp312-cp312-win_amd64.whl", {}, False),
+        ("a-1.1-py3-none-any.whl", {}, False),
+        ("a-1.0.tar.gz", {}, False),
+        ("a-1.0-py3-none-any.whl", {"yanked": True}, False),
+        ("a-1.0-py3-none-any.whl", {"requires-python": ">=3.13"}, False),
+    ],
+)
+def test_a_wheel_that_pip_would_not_install_does_not_count(filename, more, wanted):
+    linux = check_wheels.PLATFORMS["Linux x86_64"]
+    files = [{"filename": filename, **more}]
+    assert check_wheels.has_wheel("a==1.0", files, "3.12.0", linux) is wanted
 
 
 def test_environment_yml_uses_the_lock():
