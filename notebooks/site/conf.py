@@ -13,6 +13,7 @@ import json
 import pkgutil
 import re
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import jupyter_server_mathjax
@@ -87,6 +88,7 @@ autodoc_default_options = {
     "member-order": "bysource",
 }
 autodoc_preserve_defaults = True
+autodoc_mock_imports = [] if find_spec("triton") else ["triton"]  # not on every machine
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

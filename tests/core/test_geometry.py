@@ -660,6 +660,13 @@ def test_gather_takes_whole_numbers_and_truth_values():
     assert gather(labels > 4, index)[..., 0].tolist() == [[False, False], [True, True]]
 
 
+@pytest.mark.parametrize("shape", [(3, 5), (3, 5, 4), (3, 2, 2, 2)])
+def test_gather_with_a_gradient_off_the_cpu_takes_an_index_of_any_shape(shape):
+    points = torch.empty(3, 7, 2, device="meta", requires_grad=True)
+    index = torch.zeros(shape, dtype=torch.long, device="meta")
+    assert gather(points, index).shape == (*shape, 2)
+
+
 def test_gather_gradient_counts_how_often_a_point_is_taken():
     points = torch.zeros(1, 3, 3, requires_grad=True)
     gather(points, torch.tensor([[0, 2, 2]])).sum().backward()
