@@ -661,10 +661,14 @@ def test_gather_takes_whole_numbers_and_truth_values():
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (3, 5, 4), (3, 2, 2, 2)])
-def test_gather_with_a_gradient_off_the_cpu_takes_an_index_of_any_shape(shape):
+def test_gather_sums_a_gradient_in_a_fixed_order_off_the_cpu(shape):
+    """There torch.gather would not: indexing does, and takes an index of any shape as well."""
     points = torch.empty(3, 7, 2, device="meta", requires_grad=True)
     index = torch.zeros(shape, dtype=torch.long, device="meta")
-    assert gather(points, index).shape == (*shape, 2)
+    taken = gather(points, index)
+    assert taken.shape == (*shape, 2) and taken.grad_fn.name() == "IndexBackward0"
+    on_cpu = gather(torch.zeros(3, 7, 2, requires_grad=True), torch.zeros_like(index, device="cpu"))
+    assert on_cpu.grad_fn.name() != "IndexBackward0"
 
 
 def test_gather_gradient_counts_how_often_a_point_is_taken():

@@ -226,6 +226,19 @@ def test_the_maximum_reaches_every_point():
     torch.testing.assert_close(after, net.last(x).amax(2))
 
 
+def test_a_token_by_its_equation():
+    """Point by point: [maximum over the patch; own feature], and the maximum again."""
+    net, patches = settled(TokenPointNet(6, (8, 10, 12))), patches_for_tokens()
+    tokens = net(patches)
+    for b in range(2):
+        for c in range(5):
+            points = patches[b, c]  # (7, 3)
+            local = net.local(net.first_norm(net.first(points)).relu())  # (7, 10)
+            whole = torch.stack([local.max(0).values] * 7)  # (7, 10)
+            wide = net.wide_norm(net.wide(torch.cat([whole, local], 1))).relu()  # (7, 12)
+            torch.testing.assert_close(tokens[b, c], net.last(wide).max(0).values)
+
+
 def norm_rows(norm, x):
     return norm(x.flatten(0, -2)).view(x.shape)
 
