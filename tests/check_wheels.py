@@ -2,9 +2,9 @@
 
     python tests/check_wheels.py [lock]
 
-Run by hand after `make lock`; it takes less than a minute. The files of a release are read from PyPI's
-simple index (PEP 691). Prints the packages that pip would have to build from source, or that refuse
-a Python, and exits with status 1 if there are any.
+Run by hand after `make lock`; it takes less than a minute. The files of a release are read from
+PyPI's simple index (PEP 691). Prints the packages that pip would have to build from source, or that
+refuse a Python, and exits with status 1 if there are any.
 """
 
 import json

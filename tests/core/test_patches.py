@@ -174,6 +174,7 @@ def test_a_patch_of_equal_points_is_finite():
         ({"normalize": "std"}, "normalize is 'std'"),
         ({"target_frame": "clean"}, "target_frame is 'clean'"),
         ({"clean": torch.zeros(1, 9, 3)}, r"clean is \(1, 9, 3\), points \(1, 10, 3\)"),
+        ({"clean": torch.zeros(1, 11, 3)}, r"clean is \(1, 11, 3\), points \(1, 10, 3\)"),
         ({"num_centers": 11}, r"num_samples is 11, wanted 1\.\.10"),
         ({"patch_size": 11}, r"k is 11, wanted 1\.\.10"),
     ],

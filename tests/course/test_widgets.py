@@ -45,6 +45,25 @@ def test_no_noise_costs_nothing(clouds):
     )
 
 
+def test_families_mark_the_clean_points_that_are_gone(clouds):
+    points = clouds.points[0]
+    shown = {
+        name: widgets.explore_perturbation(points, steps, 3)
+        for name, steps in widgets.FAMILIES.items()
+    }
+    for name, one in shown.items():
+        assert one.clean.equal(points) and one.perturbed.shape == points.shape, name
+        here = (points[:, None] == one.perturbed).all(-1).any(1)  # (N,) still in its place
+        assert one.changed.equal(~here), name
+        assert one.copy_chamfer > 0 and one.num_touched == one.touched.sum(), name
+    lost = {name: int(one.changed.sum()) for name, one in shown.items()}
+    assert lost["random drops"] == 512 and lost["outliers"] == 102
+    assert 200 < lost["local drops"] <= 512 and lost["affine maps"] == 1024
+    assert shown["local drops"].num_touched == 0 and shown["outliers"].num_touched == 102
+    text = widgets.readout(shown["random drops"], widgets.FAMILIES["random drops"])
+    assert text.startswith("512 of 1024 clean points moved, dropped or replaced. Chamfer")
+
+
 @pytest.fixture
 def explorer(clouds):
     pytest.importorskip("ipywidgets")
@@ -77,6 +96,27 @@ def test_controls_change_the_readout_and_the_one_figure(explorer, clouds):
     assert torch.equal(torch.tensor(figure.data[3].z), shown.perturbed[shown.touched][:, 2])
 
 
+def test_the_family_menu_changes_the_figure_and_rests_the_sliders_of_the_noise(explorer, clouds):
+    figure, controls = explorer.figure, explorer.controls
+    before = explorer.readout.value
+    assert figure.layout.scene.xaxis.range == (-1, 1)
+    points = clouds.points[clouds.labels == clouds.classes.index("chair")][0]
+    for name, steps in widgets.FAMILIES.items():
+        controls.family.value = name
+        shown = widgets.explore_perturbation(points, steps, 0)
+        assert widgets.readout(shown, steps) in explorer.readout.value
+        assert controls.sigma.disabled and controls.centers.disabled
+        sizes = [len(trace.x) for trace in figure.data]
+        lost, touched = int(shown.changed.sum()), shown.num_touched
+        assert sizes == [1024 - lost, lost, 1024 - touched, touched]
+        widest = figure.layout.scene2.zaxis.range[1]
+        assert shown.perturbed.abs().max() <= widest + 0.25 and widest % 0.5 == 0
+        assert figure.layout.scene.xaxis.range[1] == widest  # one scale for all panels
+    controls.family.value = "noise (the paper)"
+    assert explorer.readout.value == before and not controls.sigma.disabled
+    assert figure.layout.scene.xaxis.range == (-1, 1)
+
+
 def test_shape_slider_stays_inside_its_category(explorer, clouds):
     for name in ("table", "bottle"):
         explorer.controls.category.value = name
@@ -105,7 +145,7 @@ def test_a_drag_in_one_panel_turns_both(explorer):
 
 def test_names_are_a_menu_and_buttons_and_numbers_are_sliders_with_a_box(explorer):
     kinds = {name: type(control).__name__ for name, control in vars(explorer.controls).items()}
-    assert kinds.pop("category") == "Dropdown"
+    assert {kinds.pop("category"), kinds.pop("family")} == {"Dropdown"}
     assert {kinds.pop("centers"), kinds.pop("noise")} == {"ToggleButtons"}
     assert set(kinds.values()) == {"IntSlider", "FloatSlider"}
     assert all(getattr(explorer.controls, name).readout for name in kinds)

@@ -12,6 +12,6 @@ from serplib.course.widgets.patches import (
     PatchExploration, explore_patches, nearest_patch, patch_explorer, patch_readout
 )  # fmt: skip
 from serplib.course.widgets.perturbation import (
-    Exploration, denoising_explorer, denoising_readout, explore_denoising, explore_perturbation,
-    perturbation_explorer, readout,
+    FAMILIES, Exploration, denoising_explorer, denoising_readout, explore_denoising,
+    explore_perturbation, perturbation_explorer, readout,
 )  # fmt: skip

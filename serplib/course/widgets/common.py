@@ -255,6 +255,14 @@ def scenes(titles: Sequence[str], layers: Iterable[Sequence[tuple[str, str, floa
     return figure
 
 
+def widen(figure, radius: float) -> None:
+    """Show every scene from -``radius`` to ``radius`` on each axis."""
+    wanted = (-radius, radius)
+    if figure.layout.scene.xaxis.range != wanted:
+        axis = {"range": wanted}
+        figure.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis)
+
+
 def frame(figure, height: int) -> None:
     """Set height in pixels, margins, background and legend of a plotly figure."""
     figure.update_layout(

@@ -1,6 +1,7 @@
 """The perturbation explorer (paper, section 3.1) and the denoising explorer (paper, figure 4)."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -10,12 +11,22 @@ from torch import Tensor, nn
 
 from serplib.course.widgets import common
 from serplib.data import Clouds
+from serplib.families import Affine, Drop, Family, Outliers
 from serplib.geometry import chamfer_l2
 from serplib.perturbation import Perturbation
 from serplib.seeding import named_generator
 
 Restore = Callable[[Tensor], Tensor]  # (B, N, 3) perturbed to (B, N', 3) restored
 SIZES = ("num_patches", "patch_size", "sigma")
+NOISE = "noise (the paper)"
+FAMILIES: dict[str, tuple[Family, ...]] = {  # of the explorer's menu, beside the noise
+    "affine maps": (Affine(),),
+    "local drops": (Drop(),),
+    "random drops": (Drop("random"),),
+    "outliers": (Outliers(),),
+    "outliers near the surface": (Outliers("local"),),
+    "affine maps, local drops": (Affine(), Drop()),
+}
 
 
 class Exploration(NamedTuple):
@@ -23,8 +34,9 @@ class Exploration(NamedTuple):
 
     clean: Tensor  # (N, 3)
     perturbed: Tensor  # (N, 3), in the order of the clean points
-    touched: Tensor  # (N,) bool
-    centers: Tensor  # (num_patches,) int64
+    touched: Tensor  # (N,) bool, of the perturbed points: moved, or an outlier
+    changed: Tensor  # (N,) bool, of the clean points: moved, dropped or replaced
+    centers: Tensor  # (num_patches,) int64; none where families perturb
     num_touched: int
     copy_chamfer: float  # Chamfer l2 of perturbed to clean: what copying the input costs
     restored: dict[str, Tensor]  # name to restored points (N', 3), in no promised order
@@ -34,7 +46,7 @@ class Exploration(NamedTuple):
 @torch.no_grad()
 def explore_perturbation(
     points: Tensor,
-    perturbation: Perturbation,
+    perturbation: Perturbation | Sequence[Family],
     seed: int,
     restores: Mapping[str, Restore] = {},
     stream: str = "explorer",
@@ -43,24 +55,43 @@ def explore_perturbation(
 
     Args:
         points: ``(N, 3)`` on the unit sphere.
-        perturbation: the settings of section 3.1.
-        seed: of the centres and of the noise; the same seed gives the same perturbation.
+        perturbation: the settings of section 3.1, or families that follow one another.
+        seed: of everything that is drawn; the same seed gives the same perturbation.
         restores: name to a function that restores perturbed clouds, ``(B, N, 3) -> (B, N', 3)``.
         stream: name of the random stream.
     """
-    batch = points[None]  # (1, N, 3)
-    out = perturbation(batch, named_generator(stream, seed, device=points.device))
-    restored = {name: restore(out.points) for name, restore in restores.items()}  # (1, N', 3)
+    batch, generator = points[None], named_generator(stream, seed, device=points.device)
+    if isinstance(perturbation, Perturbation):
+        perturbed, touched, centers = perturbation(batch, generator)
+        changed = touched  # each point keeps its index
+    else:
+        perturbed, touched, changed = _families(batch, perturbation, generator)
+        centers = torch.empty(1, 0, dtype=torch.int64)
+    restored = {name: restore(perturbed) for name, restore in restores.items()}  # (1, N', 3)
     return Exploration(
         clean=points,
-        perturbed=out.points[0],
-        touched=out.touched[0],
-        centers=out.centers[0],
-        num_touched=int(out.touched.sum()),
-        copy_chamfer=float(chamfer_l2(out.points, batch)),
+        perturbed=perturbed[0],
+        touched=touched[0],
+        changed=changed[0],
+        centers=centers[0],
+        num_touched=int(touched.sum()),
+        copy_chamfer=float(chamfer_l2(perturbed, batch)),
         restored={name: cloud[0] for name, cloud in restored.items()},
         chamfer={name: float(chamfer_l2(cloud, batch)) for name, cloud in restored.items()},
     )
+
+
+def _families(
+    clean: Tensor, steps: Sequence[Family], generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Apply families in turn: clouds ``(B, N, 3)``, touched and changed points, both ``(B, N)``."""
+    points, touched = clean, torch.zeros_like(clean[..., 0], dtype=torch.bool)
+    source = torch.arange(clean.shape[1], device=clean.device).expand_as(touched)  # (B, N)
+    for family in steps:
+        points, step, now = family(points, generator)
+        source, touched = source.gather(1, step), touched.gather(1, step) | now
+    kept = torch.zeros_like(source).scatter_reduce(1, source, (~touched).long(), "amax")  # (B, N)
+    return points, touched, kept == 0
 
 
 def explore_denoising(
@@ -86,15 +117,21 @@ def explore_denoising(
     return explore_perturbation(points, perturbation, seed, restores, "denoising")
 
 
-def readout(exploration: Exploration, perturbation: Perturbation) -> str:
+def readout(exploration: Exploration, perturbation: Perturbation | Sequence[Family]) -> str:
     """Write the numbers above the figure as one line of text."""
     num_points = len(exploration.clean)
-    picks = perturbation.num_patches * perturbation.patch_size
+    if isinstance(perturbation, Perturbation):
+        picks = perturbation.num_patches * perturbation.patch_size
+        what = (
+            f"{exploration.num_touched} of {num_points} points touched "
+            f"({perturbation.num_patches} x {perturbation.patch_size} = {picks} picks)"
+        )
+    else:
+        lost = int(exploration.changed.sum())
+        what = f"{lost} of {num_points} clean points moved, dropped or replaced"
+    copied = _squared(exploration.copy_chamfer)
     return (
-        f"{exploration.num_touched} of {num_points} points touched "
-        f"({perturbation.num_patches} x {perturbation.patch_size} = {picks} picks). "
-        f"Chamfer perturbed to clean, the copy baseline: {_squared(exploration.copy_chamfer)}"
-        f"{_compared(exploration)}"
+        f"{what}. Chamfer perturbed to clean, the copy baseline: {copied}{_compared(exploration)}"
     )
 
 
@@ -139,17 +176,24 @@ def perturbation_explorer(
     chooser, paper = common.ShapeChooser(clouds, category), Perturbation()
     controls = _sliders(paper, clouds.points.shape[1], 0.2)
     controls.category, controls.shape = chooser.category, chooser.shape
+    controls.family = common.menu("family", (NOISE, *FAMILIES), NOISE)
     controls.centers = common.toggles("centers", ("random", "fps"), paper.centers)
     controls.noise = common.toggles("noise", ("iid", "rigid"), paper.noise)
     restores = {} if restore is None else {"restored": restore}
-    left = (*SIZES, "centers", "noise")
+    of_noise = (*SIZES, "centers", "noise")
 
     def explore() -> tuple[Exploration, str]:
-        perturbation = Perturbation(**{name: getattr(controls, name).value for name in left})
+        perturbation: Perturbation | tuple[Family, ...]
+        perturbation = FAMILIES.get(controls.family.value, ()) or Perturbation(
+            **{name: getattr(controls, name).value for name in of_noise}
+        )
+        for name in of_noise:
+            getattr(controls, name).disabled = controls.family.value != NOISE
         shown = explore_perturbation(chooser.points(), perturbation, controls.seed.value, restores)
         return shown, readout(shown, perturbation)
 
-    return _explorer(controls, left, ("category", "shape", "seed"), tuple(restores), explore)
+    left, right = ("family", *of_noise), ("category", "shape", "seed")
+    return _explorer(controls, left, right, tuple(restores), explore)
 
 
 def denoising_explorer(
@@ -220,8 +264,11 @@ def _explorer(
 
     def draw(_=None) -> None:
         shown, text = explore()
-        masks = (~shown.touched, shown.touched)
-        layers = [cloud[mask] for cloud in (shown.clean, shown.perturbed) for mask in masks]
+        pairs = ((shown.clean, shown.changed), (shown.perturbed, shown.touched))
+        layers = [cloud[mask] for cloud, marked in pairs for mask in (~marked, marked)]
+        # Half a radius at a time, so that small moves leave the size of the panels.
+        widest = max(1.0, math.ceil(2 * float(shown.perturbed.abs().max()) - 0.5) / 2)
+        common.widen(figure, widest)
         explorer.show([*layers, *shown.restored.values()], text)
 
     explorer.observe(draw, *left, *right)
