@@ -33,17 +33,6 @@ def test_the_table_of_mutants_is_the_record():
     for module, found in record["modules"].items():
         tried, killed, lived = found["tried"], found["killed"], found["survivors"]
         assert killed + len(lived) == tried and killed >= 0.9 * tried
-        since = [s["judged"] for s in lived if s["judged"].startswith("killed since: ")]
-        rest = [s for s in lived if s["judged"].startswith("equivalent")]
-        assert len(since) + len(rest) == len(lived), "a mutant that lived has not been judged"
-        tests = (TESTS / "core" / f"test_{module}.py").read_text(encoding="utf-8")
-        assert all(f"def {judged.split(': ')[1]}(" in tests for judged in since)
-        row = [
-            found["mutants"],
-            tried,
-            killed,
-            len(since),
-            len(rest),
-            f"{100 * killed / tried:.0f} %",
-        ]
+        assert all(s["judged"].startswith("equivalent") for s in lived), "one has not been judged"
+        row = [found["mutants"], tried, killed, len(lived), f"{100 * killed / tried:.0f} %"]
         assert f"| `{module}.py` | {' | '.join(map(str, row))} |" in readme
