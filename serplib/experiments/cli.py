@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,6 +33,16 @@ Seeds = Annotated[int | None, typer.Option(help="number of seeds, from the first
 Dataset = Annotated[
     str | None, typer.Option(help="data set of every run, such as a folder of your own shapes")
 ]
+
+
+class Form(StrEnum):
+    """How `serp query` writes its answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
@@ -232,6 +243,22 @@ def verify_command(
     typer.echo(f"{differing} of {len(result.table)} comparisons differ (p < {verify.LEVEL}, Holm)")
     if not result.agrees:
         raise typer.Exit(1)
+
+
+@app.command("query")
+def query_command(
+    sql: Annotated[str, typer.Argument(help="a SELECT in DuckDB's SQL over the table runs")],
+    form: Annotated[Form, typer.Option("--format", help="of the output")] = Form.table,
+) -> None:
+    """Answer a read-only SQL query over all records, the committed ones and those of runs/.
+
+    'serp query "DESCRIBE runs"' lists the columns.
+    """
+    from serplib.experiments import query
+
+    with _one_line(ValueError, OSError):
+        answer = query.ask(sql)
+    typer.echo(query.to_text(answer, form.value, _width()))
 
 
 def _finished(
