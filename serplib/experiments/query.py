@@ -23,6 +23,7 @@ COLUMNS = {  # the first columns of `table`, and what they hold
     "dataset": "of the training",
     "preset": "of the settings",
     "changes": "of the preset, as JSON",
+    "swept": "the values of its grid or of its parent's, as JSON",
     "labels_per_class": "of the training; 0 for all",
     "epochs": "that were trained",
     "seconds": "wall time of the pipeline",
@@ -75,6 +76,7 @@ def _row(source: str, record: dict[str, Any]) -> dict[str, Any]:
         "part": run.get("group"),
         "kind": [*kinds, "pretrain" if record["history"] else "figure4"][0],
         "changes": json.dumps(parameters.get("changes", {})),
+        "swept": json.dumps(run.get("grid", {}).get("values", {})),
         "labels_per_class": parameters.get("labels_per_class"),
         "epochs": len(record["history"]),
         "seconds": record["seconds"],
@@ -100,7 +102,8 @@ def ask(sql: str) -> pd.DataFrame:
         with duckdb.connect() as connection:
             connection.register("frame", table())
             connection.execute(
-                "CREATE TABLE runs AS SELECT * REPLACE (changes::JSON AS changes) FROM frame;"
+                "CREATE TABLE runs AS SELECT * REPLACE (changes::JSON AS changes, "
+                "swept::JSON AS swept) FROM frame;"
                 "SET enable_external_access = false; SET lock_configuration = true"
             )
             connection.unregister("frame")

@@ -186,10 +186,10 @@ def execute(
             if fresh:
                 for run in runs:
                     shutil.rmtree(run.folder, ignore_errors=True)
-            futures: dict[str, Future] = {}
+            futures: dict[Path, Future] = {}  # two small runs may have the same hash
             for order, run in enumerate(runs):
-                up = futures.get(run.parent.hash) if run.parent else None
-                futures[run.hash] = client.submit(
+                up = futures.get(run.parent.folder) if run.parent else None
+                futures[run.folder] = client.submit(
                     run_one, run, threads, up, not fresh,
                     key=f"{run.name}-{run.hash}", priority=-order,
                 )  # fmt: skip
