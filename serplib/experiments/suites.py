@@ -4,6 +4,7 @@ A suite is a YAML file beside the experiment notebooks::
 
     title: what it shows
     seeds: [0, 1, 2]
+    retries: 3                # optional: lost workers that a run survives; 3 is Dask's own
     profiles:                 # parameters of every run of a notebook, by profile
       quick: {pretrain: {preset: quick}, finetune: {preset: quick}}
     runs:
@@ -72,6 +73,7 @@ class _Suite(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     title: str
+    retries: Annotated[int, Field(ge=0)] | None = None
     seeds: Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
     profiles: Annotated[dict[str, dict[str, dict[str, Any]]], Field(min_length=1)]
     runs: Annotated[dict[str, _Entry], Field(min_length=1)]

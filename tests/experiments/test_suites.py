@@ -192,6 +192,8 @@ def test_seeds_may_be_fewer_or_more(project):
         (TINY | {"seeds": []}, ["seeds", "at least 1 item"]),
         (TINY | {"seeds": [0, 0]}, ["seeds", "[0, 0] names a value twice"]),
         (TINY | {"seeds": [0, "one"]}, ["seeds.1", "valid integer"]),
+        (TINY | {"retries": -1}, ["retries", "greater than or equal to 0"]),
+        (TINY | {"retries": "many"}, ["retries", "valid integer"]),
         (TINY | {"runs": None}, ["runs", "valid dictionary"]),
         (TINY | {"runs": {}}, ["runs", "at least 1 item"]),
         (TINY | {"runs": ["pre"]}, ["runs", "valid dictionary"]),
