@@ -193,6 +193,7 @@ def _execute(
     from tqdm import tqdm
 
     from serplib.experiments import report, runner, status
+    from serplib.experiments.workers import WorkerError
 
     bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=0.01)  # after the first outcome
 
@@ -209,7 +210,7 @@ def _execute(
     try:
         with status.watching(runs, show) as ended:
             return runner.execute(runs, workers, scheduler, ended, **options)
-    except runner.SchedulerError as error:
+    except (runner.SchedulerError, WorkerError) as error:
         raise _refuse(error) from None
     except KeyboardInterrupt:
         print("serp: interrupted; the same command continues the suite", file=sys.stderr)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from serplib.data.common import data_folder
 from serplib.experiments import records
 from serplib.experiments.suites import Run, experiments_folder
+from serplib.experiments.workers import check
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster, Scheduler
@@ -167,6 +168,7 @@ def execute(
 
     Raises:
         SchedulerError: no scheduler answers at the address.
+        WorkerError: one of its workers has another revision, other data or another runs/.
     """
     import dask
     from dask.system import CPU_COUNT
@@ -188,6 +190,8 @@ def execute(
             n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         )  # fmt: skip
         with cluster as address, _connect(address) as client:
+            if scheduler is not None:
+                check(client, runs)
             if scheduler is not None and retries is not None:
                 client.run_on_scheduler(_allow_failures, retries)
             if fresh:
