@@ -7,8 +7,9 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,6 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 if TYPE_CHECKING:
+    from serplib.experiments.store import Store
     from serplib.experiments.suites import Run
 
 app = typer.Typer(
@@ -32,6 +34,16 @@ Seeds = Annotated[int | None, typer.Option(help="number of seeds, from the first
 Dataset = Annotated[
     str | None, typer.Option(help="data set of every run, such as a folder of your own shapes")
 ]
+
+
+class Form(StrEnum):
+    """How `serp query` writes its answer."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
 _MARKS = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "problem": "[red]problem[/]"}
 
 
@@ -123,9 +135,16 @@ def run(
     smoke: Annotated[
         bool, typer.Option("--smoke", help="try every run: one seed, two steps, a few shapes")
     ] = False,
+    store: Annotated[
+        str | None, typer.Option(help="fsspec address for copies of notebooks, records, report")
+    ] = None,
 ) -> None:
-    """Execute a suite with papermill and report it. Exit status 1 if a run failed."""
+    """Execute a suite with papermill and report it.
+
+    Exit status 1 if a run failed, or if a file could not be copied to the store.
+    """
     from serplib.experiments import report, runner, suites
+    from serplib.experiments.store import Store
 
     if suite == "list":
         for name in suites.known_suites():
@@ -136,6 +155,7 @@ def run(
         runs = suites.plan(suite, profile, 1 if smoke else seeds, dataset, smoke)
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
+        copies = None if store is None else Store(store)
     absent = {name for item in runs for name in item.about.get("absent", [])}
     for name in sorted(absent):
         console.print(f"{name} is not on this machine: built-in shapes in its place")
@@ -144,7 +164,8 @@ def run(
     console.print(
         f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before"
     )
-    outcomes = _execute(runs, workers, scheduler, fresh=not resume)
+    retries = suites.load(suite).get("retries")
+    outcomes = _execute(runs, workers, scheduler, copies, fresh=not resume, retries=retries)
     written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
     if smoke:
         work = sum(outcome["state"] == "done" for outcome in outcomes)
@@ -157,15 +178,22 @@ def run(
                 {"suite": suite, "profile": runs[0].profile, "committed": False},
             )
         typer.echo(written.closing())
-    if written.failed:
+    left = copies.add(*written.path.parent.glob("report.*")) if copies else ""
+    if left:
+        print(f"serp: {left}", file=sys.stderr)
+    if written.failed or left:
         raise typer.Exit(1)
 
 
-def _execute(runs: list[Run], workers: int | None, scheduler: str | None, fresh: bool) -> list:
+def _execute(
+    runs: list[Run], workers: int | None, scheduler: str | None, copies: Store | None,
+    **options: Any,
+) -> list:  # fmt: skip
     """Execute runs behind a progress bar and return their outcomes; exit where that cannot be."""
     from tqdm import tqdm
 
     from serplib.experiments import report, runner, status
+    from serplib.experiments.workers import WorkerError
 
     bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=0.01)  # after the first outcome
 
@@ -174,11 +202,15 @@ def _execute(runs: list[Run], workers: int | None, scheduler: str | None, fresh:
         bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome))
         if line := report.failure(outcome):
             bar.write(f"{line} ({outcome['notebook']})")
+        if copies and outcome["notebook"]:
+            notebook = Path(outcome["notebook"])
+            if line := copies.add(notebook, notebook.with_name("record.json")):
+                bar.write(line)
 
     try:
         with status.watching(runs, show) as ended:
-            return runner.execute(runs, workers, scheduler, ended, fresh)
-    except runner.SchedulerError as error:
+            return runner.execute(runs, workers, scheduler, ended, **options)
+    except (runner.SchedulerError, WorkerError) as error:
         raise _refuse(error) from None
     except KeyboardInterrupt:
         print("serp: interrupted; the same command continues the suite", file=sys.stderr)
@@ -232,6 +264,22 @@ def verify_command(
     typer.echo(f"{differing} of {len(result.table)} comparisons differ (p < {verify.LEVEL}, Holm)")
     if not result.agrees:
         raise typer.Exit(1)
+
+
+@app.command("query")
+def query_command(
+    sql: Annotated[str, typer.Argument(help="a SELECT in DuckDB's SQL over the table runs")],
+    form: Annotated[Form, typer.Option("--format", help="of the output")] = Form.table,
+) -> None:
+    """Answer a read-only SQL query over all records, the committed ones and those of runs/.
+
+    'serp query "DESCRIBE runs"' lists the columns.
+    """
+    from serplib.experiments import query
+
+    with _one_line(ValueError, OSError):
+        answer = query.ask(sql)
+    typer.echo(query.to_text(answer, form.value, _width()))
 
 
 def _finished(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -19,6 +21,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_SWEPT: dict[str, tuple[str, str, Callable[[dict], float]]] = {  # title, scale, value by metric
+    "test": ("Test accuracy", "accuracy, %", lambda m: m["accuracy"]),
+    "probes": ("Linear SVM on frozen features", "accuracy, %", lambda m: m["svm_accuracy"]),
+    "restoration": (
+        "Restoration",
+        "Chamfer distance, % of copying the input",
+        lambda m: m["restored"] / m["copy_input"] if m["copy_input"] else math.nan,
+    ),
+}
 ACCURACY = "Test accuracy, mean ± sd over seeds"
 
 
@@ -44,6 +55,8 @@ def panels(found: Records, accuracy: pd.DataFrame) -> dict[str, Callable[[Axes],
         severity, points = _by_severity(tested), _by_points(tested)
         made["Fifteen corruptions"] = lambda axes: _draw_curves(axes, severity, "severity")
         made["Fewer points"] = lambda axes: _draw_curves(axes, points, "points", log=True)
+    for title, (curves, key, scale) in _sweeps(found).items():
+        made[title] = partial(_draw_sweep, curves=curves, key=key, scale=scale)
     made["Cost"] = lambda axes: _draw_cost(axes, found)
     return made
 
@@ -112,17 +125,71 @@ def _by_points(tested: Records) -> pd.DataFrame:
                             for r in tested for count in POINTS])  # fmt: skip
 
 
-def _draw_curves(axes: Axes, curves: pd.DataFrame, xlabel: str, log: bool = False) -> None:
-    """Draw mean and sample standard deviation over seeds, a curve a label."""
+def _sweeps(found: Records) -> dict[str, tuple[pd.DataFrame, str, str]]:
+    """Collect the runs of grids with one setting.
+
+    Returns:
+        By title: a frame with ``label``, ``x`` (nan for the baseline of all values) and
+        ``percent``; the setting; and what ``percent`` is.
+    """
+    swept = [r for r in found if len(r["run"].get("grid", {}).get("values", ())) == 1]
+    sweeps = {}
+    for metric, (title, scale, ratio) in _SWEPT.items():
+        own = [r for r in swept if metric in r["metrics"]]
+        for key in dict.fromkeys(key for r in own for key in r["run"]["grid"]["values"]):
+            of_key = [r for r in own if key in r["run"]["grid"]["values"]]
+            bases = {r["run"].get("scratch") for r in of_key}
+            fixed = [r for r in found if metric in r["metrics"] and "grid" not in r["run"]
+                     and r["run"]["name"] in bases]  # fmt: skip
+            points = [(_named(r, r["run"]["grid"]["of"]), r["run"]["grid"]["values"][key],
+                       ratio(r["metrics"][metric])) for r in of_key]  # fmt: skip
+            points += [(_named(r, label_of(r)), math.nan, ratio(r["metrics"][metric]))
+                       for r in fixed]  # fmt: skip
+            sweeps[f"{title} against {key}"] = _curves(points), key, scale
+    return sweeps
+
+
+def _named(record: dict, label: str) -> str:
+    group = record["run"].get("group")
+    return f"{label} ({group})" if group else label
+
+
+def _half(values: pd.Series) -> float:
+    """Return half of the 95 % interval of a mean (Student's t); 0 for a single value."""
+    from scipy.stats import t
+
+    n = len(values)
+    return float(t.ppf(0.975, n - 1)) * values.std() / math.sqrt(n) if n > 1 else 0.0
+
+
+def _draw_sweep(axes: Axes, curves: pd.DataFrame, key: str, scale: str) -> None:
+    """Draw a metric against the values of a grid; dashed the baseline that has no grid."""
+    base = curves["x"].isna()
+    curve = curves[~base]
+    numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x in curve["x"])
+    curve = curve.assign(x=curve["x"].astype(float if numbers else str))
+    log = numbers and curve["x"].min() > 0 and curve["x"].max() >= 8 * curve["x"].min()
+    for label, values in curves[base].groupby("label")["percent"]:
+        axes.axhline(values.mean(), color=COLORS[-2], dashes=(4, 3), label=str(label))
+    _draw_curves(axes, curve, f"{key} (95 % intervals over seeds)", log, scale, _half)
+
+
+def _draw_curves(
+    axes: Axes, curves: pd.DataFrame, xlabel: str, log: bool = False, ylabel: str = "accuracy, %",
+    spread: Callable[[pd.Series], float] = pd.Series.std,
+) -> None:  # fmt: skip
+    """Draw means over seeds with a spread, by default the standard deviation, a curve a label."""
     for color, (label, curve) in zip(cycle(COLORS), curves.groupby("label", sort=False)):
-        at = curve.groupby("x")["percent"].agg(["mean", "std"])  # sorted by x
-        axes.errorbar(at.index, at["mean"], yerr=at["std"].fillna(0), fmt="o-", color=color,
+        sort = pd.api.types.is_numeric_dtype(curve["x"])  # words stay in their order
+        values = curve.groupby("x", sort=sort)["percent"]
+        mean, error = values.mean(), values.agg(spread)
+        axes.errorbar(mean.index, mean, yerr=error.fillna(0), fmt="o-", color=color,
                       label=str(label), capsize=2)  # fmt: skip
     if log:
         axes.set_xscale("log", base=2)
         ticks = sorted(curves["x"].unique())
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set(xlabel=xlabel, ylabel="accuracy, %")
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.legend(frameon=False, fontsize=7)
 
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 from serplib.data.common import data_folder
 from serplib.experiments import records
 from serplib.experiments.suites import Run, experiments_folder
+from serplib.experiments.workers import check
 
 if TYPE_CHECKING:
-    from distributed import Client, Future, LocalCluster
+    from distributed import Client, Future, LocalCluster, Scheduler
 
 
 CONNECT_SECONDS = 10  # how long a scheduler may take to answer
@@ -148,6 +149,7 @@ def execute(
     scheduler: str | None = None,
     on_outcome: Callable[[dict], None] = lambda outcome: None,
     fresh: bool = False,
+    retries: int | None = None,
 ) -> list[dict]:
     """Execute runs on a Dask cluster, parents before children.
 
@@ -158,12 +160,15 @@ def execute(
         scheduler: address of a running Dask scheduler; None starts workers on this machine.
         on_outcome: called with each outcome.
         fresh: delete the folders of the runs first, and take nothing from other suites.
+        retries: how many lost workers a run survives; None for the scheduler's setting. A failed
+            notebook is not repeated.
 
     Returns:
         The outcomes (see `run_one`) in the order of completion.
 
     Raises:
         SchedulerError: no scheduler answers at the address.
+        WorkerError: one of its workers has another revision, other data or another runs/.
     """
     import dask
     from dask.system import CPU_COUNT
@@ -175,21 +180,27 @@ def execute(
     workers = max(1, min(workers, len(runs)))
     threads = max(1, CPU_COUNT // workers)
     memory = ("target", "spill", "pause", "terminate")
-    settings = {f"distributed.worker.memory.{limit}": False for limit in memory}
+    settings: dict[str, Any] = {f"distributed.worker.memory.{limit}": False for limit in memory}
     settings["distributed.worker.daemon"] = False  # a worker starts kernels: it must have children
+    if retries is not None:
+        settings["distributed.scheduler.allowed-failures"] = retries
     outcomes = []
     with dask.config.set({**settings, "distributed.scheduler.worker-saturation": 1.0}):
         cluster = nullcontext(scheduler) if scheduler is not None else LocalCluster(
             n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         )  # fmt: skip
         with cluster as address, _connect(address) as client:
+            if scheduler is not None:
+                check(client, runs)
+            if scheduler is not None and retries is not None:
+                client.run_on_scheduler(_allow_failures, retries)
             if fresh:
                 for run in runs:
                     shutil.rmtree(run.folder, ignore_errors=True)
-            futures: dict[str, Future] = {}
+            futures: dict[Path, Future] = {}  # two small runs may have the same hash
             for order, run in enumerate(runs):
-                up = futures.get(run.parent.hash) if run.parent else None
-                futures[run.hash] = client.submit(
+                up = futures.get(run.parent.folder) if run.parent else None
+                futures[run.folder] = client.submit(
                     run_one, run, threads, up, not fresh,
                     key=f"{run.name}-{run.hash}", priority=-order,
                 )  # fmt: skip
@@ -202,6 +213,11 @@ def execute(
                 outcomes.append(outcome)
                 on_outcome(outcome)
     return outcomes
+
+
+def _allow_failures(retries: int, dask_scheduler: Scheduler) -> None:
+    """Set how many lost workers a task of a running scheduler survives."""
+    dask_scheduler.allowed_failures = retries
 
 
 def _connect(address: LocalCluster | str | None) -> Client:

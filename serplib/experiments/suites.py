@@ -4,11 +4,13 @@ A suite is a YAML file beside the experiment notebooks::
 
     title: what it shows
     seeds: [0, 1, 2]
+    retries: 3                # optional: lost workers that a run survives; 3 is Dask's own
     profiles:                 # parameters of every run of a notebook, by profile
       quick: {pretrain: {preset: quick}, finetune: {preset: quick}}
     runs:
       pretrain-delta: {notebook: pretrain, model: pointnet}
       few-delta: {notebook: finetune, model: pointnet, parent: pretrain-delta, ...}
+      sweep: {notebook: pretrain, grid: {corruption.perturbation.sigma: [0.03, 0.1]}, ...}
 
 `plan` turns it into `Run`s, one for each name and seed; `experiments.runner` executes them. A run
 is finished when its folder holds a record with the run's own hash: that of its notebook's name, its
@@ -24,6 +26,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,10 +43,13 @@ class SuiteError(ValueError):
     """A wrong suite or request; the message is one line and says what is accepted."""
 
 
-def _distinct(seeds: list[int]) -> list[int]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError(f"{seeds} names a seed twice")
-    return seeds
+def _distinct(values: list) -> list:
+    if len({json.dumps(value) for value in values}) < len(values):
+        raise ValueError(f"{values} names a value twice")
+    return values
+
+
+_Values = Annotated[list[Any], Field(min_length=1), AfterValidator(_distinct)]
 
 
 class _Entry(BaseModel):
@@ -58,6 +64,7 @@ class _Entry(BaseModel):
     published: str | None = None
     group: str | None = None
     changes: dict[str, Any] = {}
+    grid: Annotated[dict[str, _Values], Field(min_length=1)] | None = None
 
 
 class _Suite(BaseModel):
@@ -66,6 +73,7 @@ class _Suite(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     title: str
+    retries: Annotated[int, Field(ge=0)] | None = None
     seeds: Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
     profiles: Annotated[dict[str, dict[str, dict[str, Any]]], Field(min_length=1)]
     runs: Annotated[dict[str, _Entry], Field(min_length=1)]
@@ -86,8 +94,9 @@ class Run:
         notebook: file stem of the notebook.
         parameters: those that papermill injects, without ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
-        about: label, scratch, published and group, for the report; of a smoke run also ``absent``,
-            the data sets that built-in shapes stand in for.
+        about: label, scratch, published and group, for the report; of a run that a grid has made
+            also ``grid``; of a smoke run also ``absent``, the data sets that built-in shapes stand
+            in for.
         hash: of notebook, parameters, the preset's settings and the parent's hash.
         folder: of its outputs.
     """
@@ -203,14 +212,66 @@ def plan(
     further = range(max(named) + 1, max(named) + 1 + (seeds or 0))
     chosen = [*named, *further][: seeds or len(named)]
     limits = cache(own.limits)  # the folder of an own set is listed once
+    try:
+        entries = _expand(content["runs"])
+    except ValueError as error:
+        raise SuiteError(f"suite {suite!r}, {error}") from None
     for seed in chosen:
         by_name: dict[str, Run] = {}
-        for name, entry in content["runs"].items():
+        for name, entry in entries.items():
             by_name[name] = _run(
                 suite, profile, name, entry, seed, content, by_name, dataset, limits, smoke
             )
         runs += by_name.values()
     return runs
+
+
+def _expand(entries: dict[str, dict]) -> dict[str, dict]:
+    """Replace each run that has a grid, and each run below it, by one run a value.
+
+    Returns:
+        The runs by name. Those of a grid have the values in name, label and ``changes``; their
+        ``grid`` is ``{"of": label of the whole, "values": value by setting}``. The ``scratch`` of a
+        run is the one with its values, where that one was expanded too.
+
+    Raises:
+        ValueError: two runs of one name, or no such ``scratch``; the message begins with the run.
+    """
+    made: dict[str, dict] = {}
+    copies: dict[str | None, dict[str | None, dict[str, Any]]] = {}  # values by expanded name
+    for name, entry in entries.items():
+        parent, grid = entry.get("parent"), entry.get("grid") or {}
+        own = [dict(zip(grid, values)) for values in product(*grid.values())]  # one if no grid
+        copies[name] = {}
+        for above, inherited in copies.get(parent, {parent: {}}).items():
+            if twice := grid.keys() & inherited:
+                raise ValueError(f"run {name!r}: {', '.join(twice)} is in its parent's grid")
+            for values in own:
+                swept = inherited | values
+                called = {key.rpartition(".")[2]: value for key, value in swept.items()}
+                full = "-".join([name, *(f"{key}-{value}" for key, value in called.items())])
+                full = re.sub(r"[^\w-]+", "_", full) if swept else name
+                if full in made or (swept and full in entries):
+                    raise ValueError(f"run {name!r}: there are two runs {full!r}")
+                copies[name][full] = swept
+                made[full] = entry
+                if swept:
+                    of = entry.get("label") or name
+                    made[full] = entry | {
+                        "parent": above,
+                        "label": ", ".join([of, *(f"{k} {v}" for k, v in called.items())]),
+                        "changes": {**entry.get("changes", {}), **values},
+                        "grid": {"of": of, "values": swept},
+                    }
+    for name, entry in made.items():
+        values = entry["grid"]["values"] if "grid" in entry else {}
+        bases = copies.get(entry.get("scratch"), {})
+        equal = [base for base, own in bases.items() if own.items() <= values.items()]
+        if bases and not equal:
+            raise ValueError(f"run {name!r}: its scratch {entry['scratch']!r} has another grid")
+        if equal:
+            made[name] = entry | {"scratch": equal[0]}
+    return made
 
 
 def _run(
@@ -224,7 +285,8 @@ def _run(
     own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
     parameters = {**shared, **own, "seed": seed}
     parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
-    about = {key: entry[key] for key in ("label", "scratch", "published", "group") if key in entry}
+    reported = ("label", "scratch", "published", "group", "grid")
+    about = {key: entry[key] for key in reported if key in entry}
     parent = by_name.get(entry.get("parent", ""))
     try:
         if not path.is_file() or path.resolve().parent != home.resolve():

@@ -22,7 +22,7 @@ def ask(*words: str):
 def test_help_names_the_commands():
     done = ask("--help")
     assert done.exit_code == 0
-    for command in ("doctor", "data", "run", "report", "verify"):
+    for command in ("doctor", "data", "run", "report", "verify", "query"):
         assert command in done.output
 
 

@@ -90,6 +90,68 @@ def test_robustness_curves(robust):
     assert points[-1] == pytest.approx([1024, 90]) and points[0] == pytest.approx([64, 6.25])
 
 
+SIGMA = "corruption.perturbation.sigma"
+
+
+def sweep(values, others=()):
+    """Records of a grid of sigma on three seeds, with their baseline, and accuracies to expect."""
+    plain = next(r for r in FEW if r["run"].get("scratch") and "test" in r["metrics"])
+    found, means = [], []
+    for i, value in enumerate(values):
+        for seed in range(3):
+            record = copy.deepcopy(plain)
+            record["parameters"]["seed"] = seed
+            grid = {"of": "SeRP", "values": {SIGMA: value, **dict(others)}}
+            record["run"] |= {"name": f"t-{i}", "label": f"SeRP {value}", "grid": grid}
+            record["run"] |= {"scratch": "base", "group": "8 labels"}
+            record["metrics"]["test"]["accuracy"] = 0.5 + 0.1 * i + 0.01 * seed
+            found.append(record)
+        means.append(51 + 10 * i)
+    base = copy.deepcopy(plain)
+    base["run"] |= {"name": "base", "label": "from scratch", "group": "8 labels"}
+    base["metrics"]["test"]["accuracy"] = 0.4
+    return [*found, base], means
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.03, 0.2], ["box", "all", "ball"], [0.001, 0.1, 1]])
+def test_the_curve_of_a_grid_has_its_intervals_and_its_baseline(values):
+    found, means = sweep(values)
+    drawn = axes()
+    panels(found)[f"Test accuracy against {SIGMA}"](drawn)
+    (curve,) = drawn.containers
+    assert curve.get_label() == "SeRP (8 labels)"
+    if isinstance(values[0], str):  # in the order of the suite
+        assert [tick.get_text() for tick in drawn.get_xticklabels()] == values
+    else:
+        order = sorted(range(3), key=values.__getitem__)
+        assert curve.lines[0].get_xdata().tolist() == [values[i] for i in order]
+        means = [means[i] for i in order]
+    assert curve.lines[0].get_ydata().tolist() == pytest.approx(means)
+    half = 4.302653 * 1 / 3**0.5  # Student's t with two degrees of freedom, sd of 1 point
+    (bars,) = (bars.get_segments() for bars in curve.lines[2])
+    for mean, ((_, low), (_, high)) in zip(means, bars, strict=True):
+        assert (low, high) == pytest.approx((mean - half, mean + half), rel=1e-5)
+    (base,) = (line for line in drawn.lines if line.is_dashed())
+    assert set(base.get_ydata()) == {40} and base.get_label() == "from scratch (8 labels)"
+    assert (drawn.get_xscale() == "log") == (values[0] == 0.001)
+
+
+def test_a_grid_of_two_settings_has_no_curve():
+    found, _ = sweep([0.1, 0.2], {"pretrain_pointnet.lr": 0.1}.items())
+    assert not [title for title in panels(found) if "against" in title]
+
+
+def test_restoration_against_a_value_that_moves_nothing_has_no_ratio():
+    found = [copy.deepcopy(r) for r in FEW if "restoration" in r["metrics"]][:2]
+    for record, sigma, copied in zip(found, (0.0, 0.1), (0.0, 0.5)):
+        record["run"] |= {"name": f"p{sigma}", "grid": {"of": "p", "values": {SIGMA: sigma}}}
+        record["metrics"]["restoration"] |= {"restored": 0.25, "copy_input": copied}
+    drawn = axes()
+    panels(found)[f"Restoration against {SIGMA}"](drawn)
+    drawn_y = drawn.containers[0].lines[0].get_ydata()
+    assert drawn_y[-1] == pytest.approx(50) and not drawn_y[:-1].tolist() == [0]
+
+
 def test_the_table_of_robustness(robust):
     summary = tables.summarize(robust)
     title, table = next(t for t in summary.tables.items() if t[0].startswith("Robustness"))

@@ -94,7 +94,7 @@ def test_an_own_set_with_few_shapes_gives_all_it_has():
 
 @pytest.mark.parametrize("state", ["done", "failed"])
 def test_the_command_counts_what_works(project, monkeypatch, state):
-    def execute(runs, workers, scheduler, on_outcome, fresh):
+    def execute(runs, workers, scheduler, on_outcome, fresh, retries):
         assert fresh and len({run.seed for run in runs}) == 1
         outcome = {"seed": 0, "seconds": 1.0, "message": "why", "notebook": "x.ipynb"}
         outcomes = [outcome | {"name": run.name, "state": "done"} for run in runs]

@@ -63,6 +63,14 @@ def changed(**runs) -> dict:
     return content
 
 
+SIGMA = "corruption.perturbation.sigma"
+
+
+def swept(values: object, **runs) -> dict:
+    """TINY with a grid of sigma on the pre-training."""
+    return changed(pre={"grid": {SIGMA: values}}, **runs)
+
+
 def test_plan_puts_seeds_outermost_and_parents_first(project):
     runs = suites.plan("tiny")
     assert [(r.seed, r.name) for r in runs] == [
@@ -102,6 +110,44 @@ def test_changes_of_a_run_join_those_of_the_profile(project):
     }
 
 
+def test_a_grid_makes_a_run_a_value_and_of_each_child_one_a_parent(project):
+    plain = {r.name: r for r in suites.plan("tiny", seeds=1)}
+    write_suite(project, swept([0.03, 0.1]))
+    runs = {r.name: r for r in suites.plan("tiny", seeds=1)}
+    assert list(runs) == [
+        "pre-sigma-0_03", "pre-sigma-0_1", "scratch", "tuned-sigma-0_03", "tuned-sigma-0_1",
+    ]  # fmt: skip
+    for value in (0.03, 0.1):
+        name = f"sigma-{value}".replace(".", "_")
+        pre, tuned = runs[f"pre-{name}"], runs[f"tuned-{name}"]
+        assert pre.parameters["changes"] == plain["pre"].parameters["changes"] | {SIGMA: value}
+        assert tuned.parent is pre and tuned.parameters == plain["tuned"].parameters
+        assert pre.about["label"] == f"SeRP <b>, sigma {value}"
+        assert tuned.about["grid"] == {"of": "tuned", "values": {SIGMA: value}}
+        assert tuned.about["scratch"] == "scratch"
+    assert runs["scratch"].hash == plain["scratch"].hash
+    assert len({r.hash for r in runs.values()}) == 5
+    write_suite(project, changed(pre={"changes": {SIGMA: 0.03}}))
+    alone = suites.plan("tiny", seeds=1)[0]
+    assert alone.hash == runs["pre-sigma-0_03"].hash, "a finished run of the same value is taken"
+
+
+def test_grids_of_several_settings_are_their_product(project):
+    rates = {"finetune.optim.lr": [0.001, 0.01]}
+    both = {SIGMA: [0.03, 0.1], "corruption.steps": [["noise"], ["affine", "drop"]]}
+    write_suite(
+        project, changed(pre={"grid": both}, scratch={"grid": rates}, tuned={"grid": rates})
+    )
+    runs = {r.name: r for r in suites.plan("tiny", seeds=1)}
+    assert len(runs) == 4 + 2 + 8
+    tuned = runs["tuned-sigma-0_1-steps-_affine_drop_-lr-0_01"]
+    assert tuned.parent.name == "pre-sigma-0_1-steps-_affine_drop_"
+    assert tuned.about["scratch"] == "scratch-lr-0_01", "the baseline with its own values"
+    assert tuned.parameters["changes"]["finetune.optim.lr"] == 0.01
+    assert SIGMA not in tuned.parameters["changes"]
+    assert tuned.about["label"] == "tuned, sigma 0.1, steps ['affine', 'drop'], lr 0.01"
+
+
 def test_seeds_may_be_fewer_or_more(project):
     assert {r.seed for r in suites.plan("tiny", seeds=1)} == {0}
     assert {r.seed for r in suites.plan("tiny", seeds=4)} == {0, 1, 2, 3}
@@ -127,12 +173,27 @@ def test_seeds_may_be_fewer_or_more(project):
         (changed(pre={"changes": {"pretrain_pointnet.lr": "1e-3"}}), ["1e-3", "write 1.0e-03"]),
         (changed(pre={"notebook": 3}), ["runs.pre.notebook", "valid string"]),
         (changed(pre={"label": 7}), ["runs.pre.label", "valid string"]),
+        (swept([]), ["runs.pre.grid", SIGMA, "at least 1 item"]),
+        (swept(0.1), ["runs.pre.grid", SIGMA, "valid list"]),
+        (swept([0.1, 0.1]), ["runs.pre.grid", "[0.1, 0.1] names a value twice"]),
+        (swept(["much"]), ["'pre-sigma-much'", SIGMA, "'much'"]),
+        (changed(pre={"grid": 3}), ["runs.pre.grid", "valid dictionary"]),
+        (changed(pre={"grid": {}}), ["runs.pre.grid", "at least 1 item"]),
+        (changed(pre={"grid": {"corruption.sigma": [1]}}), ["'pre-sigma-1'", "corruption.sigma"]),
+        (swept([0.1], tuned={"grid": {SIGMA: [0.2]}}), ["'tuned'", SIGMA, "its parent's grid"]),
+        (swept([0.1], **{"pre-sigma-0_1": TINY["runs"]["pre"]}), ["two runs 'pre-sigma-0_1'"]),
+        (
+            changed(scratch={"grid": {"finetune.optim.lr": [0.001, 0.01]}}),
+            ["'tuned'", "its scratch 'scratch' has another grid"],
+        ),
         ({"title": "x"}, ["seeds: Field required"]),
         (TINY | {"colour": "red"}, ["colour", "not permitted"]),
         (TINY | {"seeds": 3}, ["seeds", "valid list"]),
         (TINY | {"seeds": []}, ["seeds", "at least 1 item"]),
-        (TINY | {"seeds": [0, 0]}, ["seeds", "[0, 0] names a seed twice"]),
+        (TINY | {"seeds": [0, 0]}, ["seeds", "[0, 0] names a value twice"]),
         (TINY | {"seeds": [0, "one"]}, ["seeds.1", "valid integer"]),
+        (TINY | {"retries": -1}, ["retries", "greater than or equal to 0"]),
+        (TINY | {"retries": "many"}, ["retries", "valid integer"]),
         (TINY | {"runs": None}, ["runs", "valid dictionary"]),
         (TINY | {"runs": {}}, ["runs", "at least 1 item"]),
         (TINY | {"runs": ["pre"]}, ["runs", "valid dictionary"]),
