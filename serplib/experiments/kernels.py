@@ -11,6 +11,7 @@ with CUDA, where forks have not been tried, for kernels of another Python, and i
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import gc
@@ -33,9 +34,10 @@ from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.provisioning import LocalProvisioner
 
 _LAUNCHER = ["-m", "ipykernel_launcher"]  # of a kernel's command, between interpreter and options
-_IMPORTED = (  # by the experiment notebooks and by kernels; they must start no thread
-    "ipykernel.kernelapp", "ipykernel.ipkernel", "serplib.course.plots",
-    "serplib.experiments.pipelines",
+_IMPORTED = (  # by kernels, experiment notebooks and what they call; they must start no thread
+    "ipykernel.kernelapp", "ipykernel.ipkernel", "serplib.experiments.pipelines",
+    "serplib.course.plots", "serplib.accel.layers", "serplib.data.synthetic.objects",
+    "torch._dynamo", "sklearn.svm", "sklearn.neighbors", "sklearn.pipeline", "sklearn.manifold",
 )  # fmt: skip
 _BACKEND = "module://matplotlib_inline.backend_inline"
 
@@ -172,10 +174,15 @@ def serve(descriptor: int) -> None:
 
     The function returns in each kernel when that ends; in the server it never does.
     """
+    atexit.register(_leave)  # the first that is registered runs last
     os.environ.setdefault("MPLBACKEND", _BACKEND)  # as kernels do, before Matplotlib is imported
     for module in _IMPORTED:
         with contextlib.suppress(Exception):  # the notebook will import it again and show why
             importlib.import_module(module)
+    with contextlib.suppress(Exception):
+        _fill_caches()
+    for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
+        finalizer.atexit = False  # torch's alone take half a second, to free memory
     gc.freeze()  # forks share what is never collected
     with socket.socket(fileno=descriptor) as end:
         channel = end.makefile("rw")
@@ -198,6 +205,15 @@ def serve(descriptor: int) -> None:
     os._exit(0)
 
 
+def _fill_caches() -> None:
+    """Call what takes long and keeps its result, as long as the library's code is the same."""
+    from serplib import accel
+    from serplib.experiments import records
+
+    accel.status()  # loads the compiled searches
+    records.code_digest()
+
+
 def _become_kernel(options: list[str]) -> None:
     import numpy
 
@@ -207,3 +223,15 @@ def _become_kernel(options: list[str]) -> None:
     os.environ["JPY_PARENT_PID"] = parent
     sys.argv = ["", *options, f"--IPKernelApp.parent_handle={parent}"]  # it ends with its parent
     runpy.run_module(_LAUNCHER[1], run_name="__main__", alter_sys=True)
+    global _status
+    _status = 0
+
+
+_status = 1  # of this kernel, unless it ends well
+
+
+def _leave() -> None:
+    """End without the teardown of modules, which would copy the server's memory."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_status)
