@@ -54,7 +54,7 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 def execute_notebook(
-    notebook: str, executed: Path, parameters: dict[str, Any], **variables: str
+    notebook: str, executed: Path, parameters: dict[str, Any], warm: bool = False, **variables: str
 ) -> None:
     """Execute an experiment notebook with papermill.
 
@@ -62,9 +62,12 @@ def execute_notebook(
         notebook: file stem.
         executed: path of the copy with outputs.
         parameters: injected after its parameters cell.
+        warm: fork its kernel from a server, which pays from the second notebook on (see `kernels`).
         variables: environment variables of its kernel.
     """
     import papermill
+
+    from serplib.experiments.kernels import WarmKernelManager
 
     def literal(path: Path) -> str:  # papermill takes paths for templates
         return str(path).replace("{", "{{").replace("}", "}}")
@@ -80,6 +83,7 @@ def execute_notebook(
             progress_bar=False,
             log_output=False,
             extra_arguments=["--log-level=ERROR"],  # the kernel shares the terminal's stderr
+            **({"kernel_manager_class": WarmKernelManager} if warm else {}),
         )
 
 
@@ -133,7 +137,7 @@ def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = Tr
     if run.parent:
         parameters["encoder"] = run.encoder
     try:
-        execute_notebook(run.notebook, executed, parameters, **variables)
+        execute_notebook(run.notebook, executed, parameters, warm=True, **variables)
     except Exception as error:  # a kernel that dies, a disk that is full: the others go on
         kind = getattr(error, "ename", type(error).__name__)  # papermill's: that of the notebook
         reason = getattr(error, "evalue", error)
