@@ -89,6 +89,11 @@ def _starts(
     right = np.append(is_vertex[:num_vertices], is_face[num_vertices:])
     lined = len(sizes) == num_vertices + num_faces  # then no number is wrapped
     if lined and right.all():
+        last = num_vertices - 1  # where faces are as wide, a face may be counted as a vertex
+        if (sizes[num_vertices:] == sizes[:1]).any() and is_face[last] and counts[last] >= 3:
+            corners = numbers[starts[last] + 1 :][: int(counts[last])]
+            if set(corners) <= set(range(last)) and len(set(corners)) == len(corners):
+                raise ValueError(f"{last} vertices and {len(sizes) - last} faces {LIES}")
         return starts
     size = 3 + 3 * ("N" in keyword) + 2 * ("ST" in keyword)
     widths = (size + 4, size + 3) if "C" in keyword else (size,)  # a colour: with alpha or not

@@ -48,7 +48,7 @@ def read_labels(root: Path) -> Tensor:
                 "not follow the order of other copies of ModelNet40"
             )
         values = open_npy(path)
-        if values.dtype.kind not in "iu" or values.shape not in ((len(values),), (len(values), 1)):
+        if values.dtype.kind not in "iu" or values.shape not in ((values.size,), (values.size, 1)):
             raise DataError(
                 f"{path}: {values.dtype} {values.shape}; expected whole numbers (S,) or (S, 1)"
             )

@@ -162,8 +162,8 @@ def list_shapes(root: Path, skip: bool = True) -> list[Shape]:
     found = []
     for file in sorted(_files(root)):
         *folders, _ = file.relative_to(root).parts
-        split = next((folder for folder in folders if folder in SPLITS), "")
-        kind = next((folder for folder in folders if folder not in SPLITS), "")
+        split = next((folder.lower() for folder in folders if folder.lower() in SPLITS), "")
+        kind = next((folder for folder in folders if folder.lower() not in SPLITS), "")
         origin = file.relative_to(root).as_posix()
         count = _count(file)
         for row in [None] if count is None else range(count):
@@ -348,7 +348,7 @@ def facts(root: Path, name: str, skip_bad: bool = False) -> tuple[list[str], int
             ) from None
     kinds = Counter(shape.file.suffix.lower() for shape in shapes)
     classes = {shape.kind for shape in shapes} - {""}
-    drawn = not any(part in SPLITS for part in shapes[0].file.relative_to(root).parts)
+    drawn = not any(part.lower() in SPLITS for part in shapes[0].file.relative_to(root).parts)
     long, side = np.max(sides, 1), np.array(sides)  # (S,), (S, 3)
     share = (side / long[:, None]).mean(0)  # (3,)
     found = [

@@ -148,8 +148,12 @@ def run(
 
     if suite == "list":
         for name in suites.known_suites():
-            content = suites.load(name)
-            console.print(f"{name} ({', '.join(content['profiles'])}): {content['title']}")
+            try:
+                content = suites.load(name)
+                about = f" ({', '.join(content['profiles'])}): {content['title']}"
+            except (ValueError, OSError) as error:  # the others are listed all the same
+                about = f" cannot be used: {' '.join(str(error).split())}"
+            console.print(escape(name + about))
         return
     with _one_line(ValueError, OSError):
         runs = suites.plan(suite, profile, 1 if smoke else seeds, dataset, smoke)

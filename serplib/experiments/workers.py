@@ -70,16 +70,20 @@ def check(client: Client, runs: Iterable[Run]) -> None:
     given = {run.parameters.get(key, "") for run in runs for key in keys}
     names = sorted(given - {"", *BUILT_IN})
     folder = records.project_root() / "runs"
-    folder.mkdir(exist_ok=True)
-    with NamedTemporaryFile(dir=folder, prefix=".shared") as file:
+    try:
+        folder.mkdir(exist_ok=True)
+        file = NamedTemporaryFile(dir=folder, prefix=".shared")
+    except OSError as error:
+        raise WorkerError(f"{folder} cannot be written: {error.strerror}") from None
+    with file:
         ours = describe(names, file.name)
         answers = client.run(describe, names, file.name, on_error="return")
     for worker, theirs in answers.items():
         if isinstance(theirs, BaseException):
             raise WorkerError(f"worker {worker} cannot run: {' '.join(repr(theirs).split())}")
         for key, value in ours.items():
-            if theirs[key] != value:
+            if theirs.get(key) != value:  # an older worker may lack one
                 raise WorkerError(
-                    f"worker {worker}: {key} is {theirs[key]!r}, here {value!r}; workers need this "
+                    f"worker {worker}: {key} is {theirs.get(key)!r}, here {value!r}; workers need this "
                     "folder on a shared disk, at the same revision, and the same SERP_DATA"
                 )

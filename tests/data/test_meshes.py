@@ -82,6 +82,7 @@ def test_legal_forms_give_the_same_cube(tmp_path, case):
 
 SQUARE = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n"
 COLOURED = SQUARE.replace("0\n", "0 9 9 9 9\n")
+RGBA = SQUARE.replace("\n", " 1 0 0 1\n")
 PAIR = "3 0 1 2\n3 0 2 3\n"
 
 
@@ -94,6 +95,9 @@ PAIR = "3 0 1 2\n3 0 2 3\n"
         (f"5 1 0\n{SQUARE}{PAIR}", "4 vertices and 2 faces follow"),
         (f"COFF\n5 1 0\n{COLOURED}{PAIR}", "4 vertices and 2 faces follow"),
         (f"OFF\n4 1 0\n{SQUARE}{PAIR}", "4 vertices and 2 faces follow"),
+        # Faces as wide as vertices: seven numbers a line, and four.
+        (f"COFF\n5 1 0\n{RGBA}3 0 1 2 255 0 0\n3 0 2 3 255 0 0\n", "4 vertices and 2 faces"),
+        (f"OFF\n5 1 0\n{SQUARE.replace(chr(10), ' 1' + chr(10))}{PAIR}", "4 vertices and 2 faces"),
         (wrapped(CUBE.replace("8 6 0", "9 6 0")), "cut short, or the header lies"),
         (wrapped(CUBE.replace("8 6 0", "7 6 0")), "cut short, or the header lies"),
         (wrapped(CUBE.replace("8 6 0", "8 5 0")), "cut short, or the header lies"),

@@ -42,6 +42,7 @@ def test_published_files_are_read_with_their_own_labels(root):
         ("label.npy", np.zeros((79, 1), "u1"), "80 clouds, but label.npy has 79"),
         ("label.npy", np.zeros((80, 2), "u1"), "uint8 (80, 2); expected whole numbers"),
         ("label.npy", np.zeros(80, "f4"), "float32 (80,); expected whole numbers"),
+        ("label.npy", np.array(3), "int64 (); expected whole numbers"),
         ("label.npy", np.full(80, 40), "outside 0 to 39"),
         ("label.npy", np.zeros((0, 1), "u1"), "or none"),
         ("label.npy", np.array([{}]), "not a plain .npy array"),

@@ -101,10 +101,11 @@ def test_parts_of_a_scene_are_put_where_they_belong(root):
     assert np.ptp(shape.read()[:, 0]) == pytest.approx(11, abs=0.01)
 
 
-@pytest.mark.parametrize("order", ["class first", "split first"])
+@pytest.mark.parametrize("order", ["class first", "split first", "Split first"])
 def test_folders_of_classes_and_splits(root, order):
     for name in ("table", "lamp"):
         for split, count in (("train", 3), ("test", 2)):
+            split = split.capitalize() if order == "Split first" else split
             folder = f"{name}/{split}" if order == "class first" else f"{split}/{name}"
             for i in range(count):
                 save(root / "mine" / folder / f"{i}.npy", cloud(32, i))

@@ -120,6 +120,21 @@ def test_a_worker_without_this_library_is_named(address, tmp_path, monkeypatch):
     assert "worker tcp://one cannot run" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_an_old_worker_and_a_folder_that_cannot_be_written_are_one_line(
+    address, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
+    runs = plan(tmp_path)
+    monkeypatch.setattr(Client, "run", lambda self, *a, **k: {"tcp://one": {}})
+    with Client(address) as client:
+        with pytest.raises(workers.WorkerError, match="tcp://one: project is None, here"):
+            workers.check(client, runs)
+        (tmp_path / "runs").rmdir()
+        (tmp_path / "runs").write_text("in the way")
+        with pytest.raises(workers.WorkerError, match="runs cannot be written"):
+            workers.check(client, runs)
+
+
 def test_the_checksum_sees_names_sizes_and_contents(tmp_path, monkeypatch):
     monkeypatch.setenv("SERP_DATA", str(tmp_path))
     seen = {workers._checksum("mine")}

@@ -338,6 +338,13 @@ def serp(project: Path, *words: str, **env: str) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+def test_a_suite_that_cannot_be_used_does_not_hide_the_others(project):
+    write_suite(project, {"title": "[b]", "runs": None}, "broken")
+    done = serp(project, "run", "list")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "broken cannot be used: " in done.stdout and "tiny (quick)" in done.stdout
+
+
 def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     """The whole line: a suite with one run that fails, then mended, then run again."""
     write_suite(project, changed(tuned={"labels_per_class": 1000}))
