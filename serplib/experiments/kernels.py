@@ -67,6 +67,11 @@ class _Provisioner(LocalProvisioner):
         self.pid = self.pgid = kernel.pid  # it leads a session of its own
         return self.connection_info
 
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal; no interrupt before a shutdown, which kernels may report as an error."""
+        if signum != signal.SIGINT or not getattr(self.parent, "shutting_down", False):
+            await super().send_signal(signum)
+
 
 def _can_fork(command: list[str]) -> bool:
     import torch
