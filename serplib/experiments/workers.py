@@ -84,6 +84,6 @@ def check(client: Client, runs: Iterable[Run]) -> None:
         for key, value in ours.items():
             if theirs.get(key) != value:  # an older worker may lack one
                 raise WorkerError(
-                    f"worker {worker}: {key} is {theirs.get(key)!r}, here {value!r}; workers need this "
-                    "folder on a shared disk, at the same revision, and the same SERP_DATA"
+                    f"worker {worker}: {key} is {theirs.get(key)!r}, here {value!r}; workers need "
+                    "this folder on a shared disk, at the same revision, and the same SERP_DATA"
                 )
