@@ -55,7 +55,7 @@ def table() -> pd.DataFrame:
         if not path.parts[-3].endswith("-smoke"):
             found.append(("local", records.read_json(path)))
     kept_by_run = {  # without those of pipelines that were called from Python
-        (record["run"]["hash"], record["finished"]): (source, record)
+        (*(record["run"][k] for k in ("suite", "hash")), record["finished"]): (source, record)
         for source, record in reversed(found)
         if record["run"]
     }

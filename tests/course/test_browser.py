@@ -212,7 +212,19 @@ def test_perturbation_explorer_answers_the_keyboard(opened):
         arg=[STATUS, more + 20],
     )  # patches that lie apart touch more points
     before = status.inner_text()
-    opened.locator(".jp-OutputArea-output select").first.focus()
+    family, category = (opened.locator(".jp-OutputArea-output select").nth(i) for i in (0, 1))
+    family.focus()
+    opened.keyboard.press("ArrowDown")
+    opened.wait_for_function(
+        "status => document.querySelector(status).innerText.includes('moved, dropped or')",
+        arg=STATUS,
+    )
+    opened.keyboard.press("ArrowUp")
+    opened.wait_for_function(
+        "([status, text]) => document.querySelector(status).innerText == text",
+        arg=[STATUS, before],
+    )
+    category.focus()
     opened.keyboard.press("ArrowDown")
     opened.wait_for_function(
         "([status, text]) => document.querySelector(status).innerText != text",
