@@ -199,11 +199,12 @@ def _execute(
     from serplib.experiments import report, runner, status
     from serplib.experiments.workers import WorkerError
 
-    bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=0.01)  # after the first outcome
+    # Any delay: drawn first with an outcome. A longer one: `write` draws what `close` does not end.
+    bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=1e-9)
 
     def show(outcome: dict) -> None:
+        bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome), refresh=False)
         bar.update()
-        bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome))
         if line := report.failure(outcome):
             bar.write(f"{line} ({outcome['notebook']})")
         if copies and outcome["notebook"]:

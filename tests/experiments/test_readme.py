@@ -90,6 +90,15 @@ def test_the_findings_are_those_of_the_records():
         (frozen.gain["eight-frozen-affine"], "better (by {:.2f})"),
     ):
         assert text.format(gain) in README
+    few, many = (
+        tables.accuracy(records.read_suite("epochs-laptop")["records"]).loc[f"affine-{n}"]
+        for n in (4, 24)
+    )
+    assert (few.verdict, many.verdict) == ("significant gain", "not significant")
+    text = (
+        f"gain {few.gain:.2f} points after 4 epochs and {many.gain:.2f}, not significant, after 24"
+    )
+    assert text in " ".join(README.split()) and (few.pairs, many.pairs) == (3, 3)
     first, second = (records.read_suite(f"table{i}-laptop")["records"] for i in (1, 2))
     trained = [r for r in first + second if "test" in r["metrics"]]
     for record in trained:
