@@ -199,8 +199,9 @@ def _execute(
     from serplib.experiments import report, runner, status
     from serplib.experiments.workers import WorkerError
 
-    # Any delay: drawn first with an outcome. A longer one: `write` draws what `close` does not end.
-    bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=1e-9)
+    # With a delay the bar is drawn after the first outcome. The delay is short, because `bar.write`
+    # draws a delayed bar, too, and `bar.close` would not end its line.
+    bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=1e-6)
 
     def show(outcome: dict) -> None:
         bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome), refresh=False)
