@@ -19,7 +19,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-_enabled = os.environ.get("SERP_FAST", "1") != "0"
+
+def switched_off(name: str) -> bool:
+    """Tell whether an environment variable switches something off, as ``SERP_FAST=0`` does."""
+    return os.environ.get(name, "1").strip().lower() in ("0", "false", "no", "off")
+
+
+_enabled = not switched_off("SERP_FAST")
 _PACKAGES = {"cpu": "numba", "triton_ops": "triton"}  # back end: the package that it needs
 
 

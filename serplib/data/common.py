@@ -131,3 +131,10 @@ def sha256(paths: Iterable[Path]) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def digest(tensor: Tensor) -> str:
+    """Return the start of the sha256 of a tensor: type, shape and bytes."""
+    sha = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+    sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return sha.hexdigest()[:16]

@@ -31,6 +31,7 @@ from serplib.data.formats import (
     open_npy,
     read_text,
     reading,
+    unreadable,
 )
 from serplib.data.meshes import MESHES, read_mesh
 from serplib.data.prepare import Source, faulty
@@ -93,9 +94,18 @@ def find(name: str) -> Path | None:
 
 
 def names() -> list[str]:
-    """List the own sets: the folders that hold a readable file and are no published set."""
-    places = [place for place in data_places() if os.path.isdir(place)]
-    folders = {folder for place in places for folder in os.listdir(place)}
+    """List the own sets: the folders that hold a readable file and are no published set.
+
+    Raises:
+        DataError: a folder of data sets may not be listed.
+    """
+    folders = set[str]()
+    for place in data_places():
+        if os.path.isdir(place):
+            try:
+                folders.update(os.listdir(place))
+            except OSError as error:
+                raise unreadable(place, error, "cannot be listed") from None
     return [name for name in sorted(folders) if (root := find(name)) and any(_files(root))]
 
 
@@ -189,7 +199,7 @@ def list_shapes(root: Path, skip: bool = True) -> list[Shape]:
 def skipped(root: Path) -> set[str]:
     """Return the origins that ``skipped.txt`` names; empty where there is no such file."""
     path = root / SKIPPED
-    if not path.is_file():
+    if not os.path.isfile(path):
         return set()
     with reading(path, "cannot be read", MAX_TEXT):
         return set(path.read_bytes().decode(*_NAMES).splitlines()) - {""}
@@ -200,7 +210,7 @@ def _files(root: Path) -> Iterator[Path]:
     for file in root.rglob("*"):
         hidden = any(part[0] == "." for part in file.relative_to(root).parts)
         if file.suffix.lower() in MESHES + CLOUDS and not hidden and file != root / SKIPPED:
-            if file.is_file():
+            if os.path.isfile(file):
                 yield file
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import NoneType
@@ -12,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import serplib
+from serplib.data.common import digest
+from serplib.experiments import records
 
 Identity = dict[str, Any]  # settings by dotted name: numbers, strings, tuples, lists
 
@@ -33,16 +34,21 @@ def identify(module: nn.Module, settings: Identity, data: dict[str, Tensor]) -> 
         "trained parameters": f"{sum(parameters)} of {len(parameters)}",
         "torch": ".".join(torch.__version__.split(".")[:2]),
         "serplib": serplib.__version__,
+        "code": records.code_digest(),
     }
 
 
 def require_same_run(folder: Path, stored: Identity, current: Identity) -> None:
     """Compare the run whose checkpoint lies in a folder with the run that would resume it.
 
+    Code that is known to learn the same counts as the same code, see `records.code_changed`.
+
     Raises:
         ValueError: they differ; the message names the differences.
     """
     names = [name for name in current | stored if stored.get(name) != current.get(name)]
+    if "code" in names and records.code_changed({"code": stored.get("code")}) is False:
+        names.remove("code")
     if not names:
         return
     names.sort(key=lambda name: name.count("."))  # general settings before parts of the model
@@ -53,6 +59,8 @@ def require_same_run(folder: Path, stored: Identity, current: Identity) -> None:
         hint = ", or pass extend=True to add epochs"
     elif names == ["initial weights"]:
         hint = ", or build the model with the same seed or the same encoder"
+    elif names == ["code"]:
+        hint = ": serplib has changed since it was written"
     raise ValueError(
         f"{folder} holds a run with other settings ({', '.join(shown)}{more}): choose another "
         f"folder, or delete this one to train anew{hint}"
@@ -83,10 +91,3 @@ def fingerprint(state: dict[str, Tensor]) -> str:
     total = sum(float(tensor.double().sum()) for tensor in state.values())
     norm = sum(float(tensor.double().square().sum()) for tensor in state.values()) ** 0.5
     return f"sum {total / max(norm, 1e-30):.5f}, norm {norm:.6g}"
-
-
-def digest(tensor: Tensor) -> str:
-    """Return the start of the sha256 of a tensor: type, shape and bytes."""
-    sha = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-    sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return sha.hexdigest()[:16]

@@ -76,7 +76,9 @@ class _Provisioner(LocalProvisioner):
 def _can_fork(command: list[str]) -> bool:
     import torch
 
-    wanted = sys.platform == "linux" and os.environ.get("SERP_WARM") != "0"
+    from serplib.accel import switched_off
+
+    wanted = sys.platform == "linux" and not switched_off("SERP_WARM")
     ours = command[0] == sys.executable and "ipykernel_launcher" in command
     return wanted and ours and not torch.cuda.is_available()
 

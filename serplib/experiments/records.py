@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from serplib.data.common import Clouds, absolute_path
-from serplib.experiments.identity import digest
+from serplib.data.common import Clouds, absolute_path, digest
 
 RECORD_VERSION = 1
 _PACKAGES = ("torch", "numpy", "accelerate", "safetensors", "scikit-learn", "numba", "papermill")

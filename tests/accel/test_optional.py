@@ -82,9 +82,10 @@ def test_a_missing_numba_is_named(tmp_path):
     assert fix.startswith("pip install numba")
 
 
-def test_serp_fast_0_imports_no_numba(tmp_path):
+@pytest.mark.parametrize("value", ["0", "false", " OFF "])
+def test_serp_fast_0_imports_no_numba(tmp_path, value):
     broken_numba(tmp_path, "raise SystemExit('imported')")  # no Exception: would end the process
-    used, detail, fix, imported = run(tmp_path, SERP_FAST="0")
+    used, detail, fix, imported = run(tmp_path, SERP_FAST=value)
     assert (used, imported) == (False, False)
     assert (detail, fix) == ("switched off by SERP_FAST=0", "unset SERP_FAST")
 

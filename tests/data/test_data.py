@@ -23,7 +23,7 @@ from data_helpers import (
     write_tree,
 )
 
-from serplib.data import NAMES, Clouds, DataError, load, normalize
+from serplib.data import NAMES, Clouds, DataError, load, normalize, own
 from serplib.data import check as checks
 from serplib.data.modelnet import CLASSES, CLASSES10
 from serplib.data.prepare import choose
@@ -333,6 +333,21 @@ def test_a_file_without_permission_is_not_called_damaged(root):
     finally:
         for place in places:
             place.chmod(modes[place])
+
+
+def test_a_folder_of_data_sets_that_may_not_be_listed(root, monkeypatch):
+    """`serp data list` and an unknown name list the folder; another process may have locked it."""
+    listed = os.listdir
+
+    def refuse(path):
+        if str(path) == str(root):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(own.os, "listdir", refuse)
+    with pytest.raises(DataError, match="no permission to read it") as error:
+        own.names()
+    assert str(error.value).startswith(f"{root}:")
 
 
 def test_a_locked_h5_is_not_called_damaged(root):

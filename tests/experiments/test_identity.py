@@ -8,8 +8,8 @@ import torch
 
 from serplib import checkpoint, training
 from serplib.classifier import Classifier
-from serplib.data.common import Clouds
-from serplib.experiments import identity
+from serplib.data.common import Clouds, digest
+from serplib.experiments import identity, records
 from serplib.perturbation import Perturbation
 from serplib.pointnet import PointNetConfig, SerpPointNet
 from serplib.presets import Optim
@@ -199,10 +199,10 @@ def test_settings_of_a_transformer_cover_its_configuration():
 
 def test_digests_and_fingerprints_tell_tensors_apart():
     one = torch.arange(12.0)
-    assert identity.digest(one) == identity.digest(one.clone())
+    assert digest(one) == digest(one.clone())
     others = (one.view(3, 4), one.double(), one + 1e-6, one.flip(0), one[:11])
-    assert len({identity.digest(x) for x in (one, *others)}) == 6
-    assert identity.digest(torch.arange(24.0)[::2] / 2) == identity.digest(one)  # not contiguous
+    assert len({digest(x) for x in (one, *others)}) == 6
+    assert digest(torch.arange(24.0)[::2] / 2) == digest(one)  # not contiguous
     weights = {"a": torch.randn(100, generator=named_generator("weights")), "b": torch.ones(3)}
     rounded = {name: tensor * (1 + 1e-8) for name, tensor in weights.items()}
     assert identity.fingerprint(weights) == identity.fingerprint(rounded)
@@ -231,3 +231,13 @@ def test_other_categories_are_refused_before_and_after_training():
 def test_no_clouds_are_refused(name):
     with pytest.raises(ValueError, match=rf"{name} has shape \(0, 24, 3\), wanted \(S, M, 3\)"):
         pretrain(None, **{name: TRAIN[:0]})
+
+
+def test_a_run_that_an_edit_of_code_cut_in_two_is_refused(tmp_path, monkeypatch):
+    """Unless code.json says that the old and the new code learn the same."""
+    pretrain(tmp_path, optim={"epochs": 1})
+    monkeypatch.setattr(records, "code_digest", lambda: "edited")
+    with pytest.raises(ValueError, match=r"code was '[0-9a-f]{16}' and is 'edited'.*has changed"):
+        pretrain(tmp_path, optim={"epochs": 2}, extend=True)
+    monkeypatch.setattr(records, "code_changed", lambda environment: False)
+    assert len(pretrain(tmp_path, optim={"epochs": 2}, extend=True)[1]) == 2

@@ -13,9 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serplib.data.common import Clouds
+from serplib.data.common import Clouds, digest
 from serplib.experiments import records
-from serplib.experiments.identity import digest
 
 
 def clouds(num=4, split="train"):
