@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from statistics import median
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -43,7 +44,7 @@ GPUS: dict[str, dict[str, float]] = {
     "T4": {"no": 8.1, "bf16": 8.1, "fp16": 65.0, "memory": 16},
 }
 # Share of the peak that a training reaches. On a GPU it is assumed, until `make bench-gpu` has
-# written a record. On a CPU it is of the rate of a matrix product: the bench records have 0.18-0.61.
+# written a record. On a CPU it is of the rate of a matrix product: 0.18 to 0.61 in the records.
 UTILISATION = {"gpu": 0.2, "cpu": 0.35}
 PROCESS = 0.5 * GIB  # libraries, and the context of a GPU
 TOLERANCE = 1.5  # measured memory is within this factor; what exceeds it does not start
@@ -229,11 +230,21 @@ def this_device() -> str:
     return next((gpu for gpu in GPUS if gpu in name.split(" (")[0]), "CPU")
 
 
+def utilisation(device: str) -> tuple[float, str]:
+    """Return the share of a device's peak, and whether it is ``"a recorded"`` one."""
+    for path in sorted(records.results_folder().glob("bench-*.json")) if device in GPUS else ():
+        record = records.read_json(path)
+        shares = [row["share_of_peak"] for row in record["rows"] if row.get("share_of_peak")]
+        if shares and device in record["environment"]["device"]:
+            return median(shares), "a recorded"
+    return UTILISATION["gpu" if device in GPUS else "cpu"], "an assumed"
+
+
 @cache
 def _rate(device: str, precision: str) -> float:
     """Return the operations per second that a training is taken to reach."""
     if device in GPUS:
-        return GPUS[device][precision] * 1e12 * UTILISATION["gpu"]
+        return GPUS[device][precision] * 1e12 * utilisation(device)[0]
     side, seconds = torch.randn(1024, 1024), []
     for _ in range(5):
         began = time.perf_counter()
@@ -265,27 +276,35 @@ def to_text(runs: list[Run], device: str | None = None, width: int = 80) -> str:
     if device not in (*GPUS, "CPU"):
         raise ValueError(f"device is {device!r}, wanted one of {', '.join(GPUS)}, CPU")
     known, rows = measured(runs, device), []
+    first = estimate(runs[0], device != "CPU")
     for run in runs:
         one = estimate(run, device != "CPU")
         seconds = known.get(run.name, one.operations / _rate(device, one.precision))
         rows.append([*one, seconds, "measured" if run.name in known else "estimate"])
     frame = pd.DataFrame(rows, columns=[*Estimate._fields, "seconds", "hours are"])
     groups = frame.groupby(["kind", "steps", "operations", "memory", "hours are"], sort=False)
-    lines = [[kind, str(len(g)), f"{steps:,}", f"{done:.2g}", f"{g.seconds.mean() / 3600:.3g}",
-              f"{memory / GIB:.1f}", how]
-             for (kind, steps, done, memory, how), g in groups]  # fmt: skip
+    lines = []
+    for _, g in groups:
+        row = g.iloc[0]
+        lines += [[row.kind, str(len(g)), f"{row.steps:,}", f"{row.operations:.2g}",
+                   f"{g.seconds.mean() / 3600:.3g}", f"{row.memory / GIB:.1f}",
+                   row["hours are"]]]  # fmt: skip
     total = frame.sum(numeric_only=True)
     lines += [["total", str(len(frame)), f"{total.steps:,.0f}", f"{total.operations:.2g}",
                f"{total.seconds / 3600:.3g}", f"{frame.memory.max() / GIB:.1f}", ""]]  # fmt: skip
     head = ["each run", "runs", "steps", "operations", "hours", "GiB", "hours are"]
     share = total.searches / max(total.operations, 1)
-    peak = f"{GPUS[device][rows[0][4]]:g} TFLOP/s" if device in GPUS else "a matrix product's rate"
-    used = UTILISATION["gpu" if device in GPUS else "cpu"]
+    peak = (
+        f"{GPUS[device][first.precision]:g} TFLOP/s"
+        if device in GPUS
+        else "a matrix product's rate"
+    )
+    used, source = utilisation(device)
     notes = (
-        f"An estimate until a record exists: hours = operations / ({peak} x {used}, an assumed "
-        "share). Operations are those of matrix products, convolutions and attention, counted on a "
-        f"real step. FPS, kNN and Chamfer are left out: {share:.1%} as many. GiB is the peak of one "
-        f"run, within a factor of {TOLERANCE}."
+        f"An estimate until a record exists: hours = operations / ({peak} x {used:.2g}, {source} "
+        "share). Operations are those of matrix products, convolutions and attention, counted on "
+        f"a real step. FPS, kNN and Chamfer are left out: {share:.1%} as many. GiB is the peak of "
+        f"one run, within a factor of {TOLERANCE}."
     )
     notes += f" The {device} has {GPUS[device]['memory']} GB." if device in GPUS else ""
     title = f"{runs[0].suite} ({runs[0].profile}) on {device}, one run after another"

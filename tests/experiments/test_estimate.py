@@ -132,6 +132,16 @@ def test_a_record_of_exactly_this_run_on_this_device_replaces_the_estimate(monke
     assert not estimate.measured([run], "H200")
 
 
+def test_the_share_of_a_gpu_is_that_of_its_record(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "results_folder", lambda: tmp_path)
+    assert estimate.utilisation("H200") == (0.2, "an assumed")
+    rows = [{"work": "FPS"}, *({"share_of_peak": share} for share in (0.1, 0.3, 0.4))]
+    content = {"environment": {"device": "NVIDIA H200"}, "rows": rows}
+    records.write_json(tmp_path / "bench-nvidia-h200.json", content)
+    assert estimate.utilisation("H200") == (0.3, "a recorded")
+    assert estimate.utilisation("T4") == (0.2, "an assumed")
+
+
 def test_an_unknown_device_exits_with_2_and_one_line():
     done = CliRunner().invoke(cli.app, ["estimate", "course", "--device", "Z80"])
     assert done.exit_code == 2 and "wanted one of H100, H200" in done.stderr
