@@ -143,7 +143,7 @@ def run(
 
     Exit status 1 if a run failed, or if a file could not be copied to the store.
     """
-    from serplib.experiments import report, runner, suites
+    from serplib.experiments import estimate, report, runner, suites
     from serplib.experiments.store import Store
 
     if suite == "list":
@@ -164,10 +164,14 @@ def run(
     for name in sorted(absent):
         console.print(f"{name} is not on this machine: built-in shapes in its place")
     resume = resume and not smoke
-    todo = sum(not (resume and item.finished()) for item in runs)
+    todo = [item for item in runs if not (resume and item.finished())]
     console.print(
-        f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - todo} finished before"
+        f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - len(todo)} finished before"
     )
+    if scheduler is None:  # else the runs are on other machines
+        with _one_line(ValueError):
+            if line := estimate.require_memory(todo, workers):
+                print(f"serp: {line}", file=sys.stderr)
     retries = suites.load(suite).get("retries")
     outcomes = _execute(runs, workers, scheduler, copies, fresh=not resume, retries=retries)
     written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
@@ -223,6 +227,24 @@ def _execute(
         raise typer.Exit(130) from None
     finally:
         bar.close()
+
+
+@app.command("estimate")
+def estimate_command(
+    suite: str,
+    profile: Profile = None,
+    seeds: Seeds = None,
+    dataset: Dataset = None,
+    device: Annotated[
+        str | None, typer.Option(help="H100, H200, A100, 'RTX 4090', T4 or CPU; default: this one")
+    ] = None,
+) -> None:
+    """Estimate the hours and the memory of a suite from counted operations, before it runs."""
+    from serplib.experiments import estimate, suites
+
+    with _one_line(ValueError, OSError):
+        runs = suites.plan(suite, profile, seeds, dataset)
+        typer.echo(estimate.to_text(runs, device, _width()))
 
 
 @app.command("report")
