@@ -1,8 +1,9 @@
 """The data of the explorers on the page "Try it" (explore.md).
 
-`make site` writes them as scripts: the shapes, and the clouds that a stored model restores. Training
-codebooks takes too long for that: `python notebooks/site/states.py` writes codebook.json, which is
-committed. tests/course/test_site.py trains again and says whether it is stale.
+`make site` writes them as scripts: the shapes, and the clouds that a stored model restores.
+Training codebooks takes too long for that: `python notebooks/site/states.py` writes their states to
+codebook.json, which is committed. tests/course/test_site.py trains again and says whether it is
+stale.
 """
 
 import base64

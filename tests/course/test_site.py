@@ -420,7 +420,7 @@ def numbers(status) -> list[float]:
 @pytest.mark.browser
 def test_the_denoising_explorer_shows_what_the_model_restores(site):
     task, _ = pretrained("transformer-restore")
-    noise, first = task.corruption.perturbation, {}
+    noise, gains, first = task.corruption.perturbation, {}, {}
     with visiting(site, 1280) as (page, own):
         page.goto(own + "explore.html")
         box, status, _ = explored(page, "restore-a-shape")
@@ -437,13 +437,17 @@ def test_the_denoising_explorer_shows_what_the_model_restores(site):
                 expected = [shown.num_touched, 1024, copied, restored]
                 assert slider.get_attribute("aria-valuetext") == str(sigma)
                 assert numbers(status) == pytest.approx(expected, rel=0.01, abs=6e-6), name
-                assert ("better" if restored < copied else "worse") in status.inner_text()
-                if restored < copied:
+                gains[name, sigma] = copied - restored
+                if abs(copied - restored) > 0.01 * copied:  # else equal for another processor
+                    assert ("better" if restored < copied else "worse") in status.inner_text()
+                if restored < 0.99 * copied:
                     first.setdefault(name, sigma)
                 page.keyboard.press("ArrowRight")
-    assert first == {"airplane": 0.05, "lamp": 0.05, "chair": 0.1, "toilet": 0.1}
-    text = "Airplane and lamp from sigma 0.05 on, chair and toilet from 0.1 on."
+    assert first == {"airplane": 0.05, "lamp": 0.05, "chair": 0.1, "toilet": 0.15}
+    text = "Airplane and lamp from sigma 0.05 on, chair from 0.1 on, toilet from 0.15 on."
     assert text in site["explore.html"].text
+    for sigma in states.SIGMAS:
+        assert min(states.RESTORED, key=lambda name: gains[name, sigma]) == "toilet"
 
 
 @pytest.mark.browser

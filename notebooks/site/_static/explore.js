@@ -51,9 +51,9 @@
       const last = steps.length - 1;
       const slider = make("input", {
         type: "range", ariaLabel: label, min: 0, max: last, value: start });
-      const shown = make("output");
+      const shown = make("span");
       const value = () => steps[slider.value];
-      const show = () => { shown.value = slider.ariaValueText = String(value()); };
+      const show = () => { shown.innerText = slider.ariaValueText = String(value()); };
       const button = (sign, name, by) => {
         const made = make("button", { type: "button", ariaLabel: `${name} ${label}` }, sign);
         made.addEventListener("click", () => {

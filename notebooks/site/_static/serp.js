@@ -114,12 +114,11 @@ const serp = (() => {
         return (p) => p.map((value, axis) => value + shift[axis]);
       },
     ];
-    const order = permutation(maps.length, next);
-    const used = order.slice(0, integer(1, 4, next));
+    const place = permutation(maps.length, next), count = integer(1, 4, next);
     let points = cloud;
     maps.forEach((make, i) => {
       const map = make();
-      if (used.includes(i)) points = points.map(map);
+      if (place[i] < count) points = points.map(map);
     });
     return { points, source: [...cloud.keys()], touched: cloud.map(() => true) };
   }
