@@ -78,19 +78,21 @@
 
   // ---- drawing
 
-  // The middle of a cloud, and how far points are from it, however it is turned about the vertical.
+  // The middle of a cloud, and how far a share of its points reaches at most from a middle, however
+  // they are turned about the vertical.
   function middle(cloud) {
     return [0, 1, 2].map((axis) => {
       const values = cloud.map((p) => p[axis]);
       return (Math.min(...values) + Math.max(...values)) / 2;
     });
   }
-  function extent(cloud, center, elevation) {
+  function extent(cloud, share, center, elevation) {
     const [sine, cosine] = [Math.abs(Math.sin(elevation)), Math.cos(elevation)];
-    return Math.max(...cloud.map((p) => {
+    const reach = cloud.map((p) => {
       const aside = Math.hypot(p[0] - center[0], p[1] - center[1]);
       return Math.max(aside, aside * sine + Math.abs(p[2] - center[2]) * cosine);
-    }));
+    });
+    return reach.sort((a, b) => a - b)[Math.floor(share * (cloud.length - 1))];
   }
 
   // The points of layers in orthographic projection, far ones first. A layer of a grid has a place
@@ -167,11 +169,12 @@
       draw();
     }
 
-    // The first cloud of the frame fills its panel. Where the second one is larger, all become
-    // smaller, an eighth at a time, so that small moves leave the size as it is.
+    // The first cloud of the frame fills its panel. Where most of the second one is larger, all
+    // become smaller, an eighth at a time, so that small moves leave the size as it is.
     function fit([first, second], elevation) {
       const center = middle(first);
-      const [reach, other] = [first, second].map((cloud) => extent(cloud, center, elevation));
+      const reach = extent(first, 1, center, elevation);
+      const other = extent(second, 0.97, center, elevation);
       return [center, (reach * Math.ceil(Math.max(8, 8 * other / reach - 0.4))) / 8];
     }
 
