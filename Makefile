@@ -39,7 +39,7 @@ course: setup  ## restore shapes and learn from few labels on built-in shapes, a
 lab: setup  ## open JupyterLab on the first notebook
 	$(BIN)/jupyter lab notebooks/00_welcome.ipynb
 
-site: setup  ## build the static pages in notebooks/site/_build/html; executes nothing
+site: setup  ## build the static pages in notebooks/site/_build/html; executes no notebook
 	rm -rf notebooks/site/_build
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going notebooks/site notebooks/site/_build/html
 	@echo "open notebooks/site/_build/html/index.html"

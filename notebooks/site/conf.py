@@ -13,6 +13,7 @@ import json
 import pkgutil
 import re
 import shutil
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,12 +21,13 @@ import jupyter_server_mathjax
 from docutils import nodes
 
 import serplib
-from serplib.data import load
 
-ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE))  # Sphinx does not
+import states  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*_*.ipynb"))
-SHAPES = ("airplane", "chair", "guitar", "lamp", "table", "toilet")  # of the explorers
 SHOWN = {"image/png", "image/svg+xml", "image/jpeg", "text/plain", "text/markdown", "text/latex"}
 
 project = "SeRP, step by step"
@@ -250,30 +252,21 @@ def copy_mathjax(app) -> None:
     )
 
 
-def write_shapes(app) -> None:
-    """Write the built-in shapes that the explorers of `explore.md` show, as a script."""
-    found = load("objects", "test", num_shapes=len(SHAPES) * 30)
-    assert found.labels is not None
-    clouds = {}
-    for name in SHAPES:
-        cloud = found.points[found.labels == found.classes.index(name)][0]  # (N, 3)
-        clouds[name] = [[round(value, 3) for value in point] for point in cloud.tolist()]
-    folder = Path(app.outdir) / "_static"
-    folder.mkdir(exist_ok=True, parents=True)
-    text = json.dumps(clouds, separators=(",", ":"))
-    (folder / "shapes.js").write_text(f"const serpShapes = {text};\n", encoding="utf-8")
+def write_states(app) -> None:
+    """Write what the explorers of `explore.md` show, as scripts."""
+    states.write_scripts(Path(app.outdir) / "_static")
 
 
 def add_explorers(app, pagename, templatename, context, doctree) -> None:
     """Load the explorers' scripts on their own page alone."""
     if pagename == "explore":
-        app.add_js_file("shapes.js")
-        app.add_js_file("explore.js")
+        for name in ("shapes", "states", "serp", "explore"):
+            app.add_js_file(f"{name}.js")
 
 
 def setup(app) -> None:
     app.connect("builder-inited", copy_mathjax)
-    app.connect("builder-inited", write_shapes)
+    app.connect("builder-inited", write_states)
     app.connect("html-page-context", add_explorers)
     app.connect("doctree-read", finish_document)
     app.connect("autodoc-process-docstring", plain_docstring, priority=400)  # before napoleon
