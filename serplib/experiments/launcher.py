@@ -74,9 +74,11 @@ def call(pipeline: str, given: dict[str, Any], processes: int) -> tuple[dict[str
             print(first["trace"], file=sys.stderr)
             raise RuntimeError(f"process {first['rank']} of {processes}: {first['message']}")
         if code:
-            killed = re.search(r"exitcode *: (-?\d+)", said)
-            reason = f"ended with exit code {killed[1]}" if killed else said.strip()[-300:]
-            raise RuntimeError(f"a process of {processes} {reason}")
+            found = re.search(r"exitcode *: *(-?\d+)", said)
+            reason = f"exit code {found[1]}" if found else said.strip().rpartition("\n")[2]
+            memory = " (killed, often for lack of memory)" if reason == "exit code -9" else ""
+            raise RuntimeError(f"one of {processes} processes ended: {reason}{memory}")
+        print(said, end="", file=sys.stderr)  # warnings
         shown = torch.load(folder / "shown.pt", map_location="cpu", weights_only=True)
     return records.read_json(Path(given["folder"]) / "record.json"), shown
 

@@ -235,7 +235,7 @@ def _shares(runs: list[Run], workers: int | None, local: bool) -> tuple[int, int
     processes = max(run.parameters.get("processes", 1) for run in runs)
     count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     if local and 0 < count < processes:
-        raise WorkerError(f"processes is {processes}, but this machine has {count} GPUs")
+        raise WorkerError(f"processes is {processes}, but the number of GPUs is {count}")
     visible = (named.split(",") if named else [str(i) for i in range(count)])[:count]
     groups = [
         ",".join(visible[i : i + processes]) for i in range(0, count - processes + 1, processes)
