@@ -96,7 +96,7 @@ def _run(command: list[str], environment: dict[str, str]) -> tuple[int, str]:
         for line in process.stdout:  # a bar ends its states with \r, a line for Python
             if "%|" in line:
                 bar.set_description_str(line.strip())
-            else:
+            elif line.strip():
                 said.append(line)
         return process.wait(), "".join(said)
     finally:
