@@ -62,7 +62,7 @@ def call(pipeline: str, given: dict[str, Any], processes: int) -> tuple[dict[str
     with tempfile.TemporaryDirectory(prefix="serp-") as name:
         folder = Path(name)
         (folder / "call.json").write_text(json.dumps([pipeline, given]), encoding="utf-8")
-        # --multi_gpu stands for torchrun, on a CPU too; the others keep the user's file out.
+        # --multi_gpu starts processes on a CPU, too; the others override Accelerate's own settings.
         options = {"num_processes": processes, "num_machines": 1, "gpu_ids": "all",
                    "main_process_port": 0, "mixed_precision": "no", "dynamo_backend": "no",
                    "num_cpu_threads_per_process": threads}  # fmt: skip
@@ -115,10 +115,10 @@ def _end_with_parent() -> None:
 
 def _work(folder: Path) -> None:
     """Call the pipeline that a folder names; leave there what it shows, or its error."""
-    from serplib.experiments import pipelines
-
     rank = int(os.environ["RANK"])
     try:
+        from serplib.experiments import pipelines
+
         pipeline, given = records.read_json(folder / "call.json")
         shown = getattr(pipelines, pipeline)(**given).shown
         if rank == 0:

@@ -10,8 +10,8 @@ functions share:
 - train_shapes, test_shapes: numbers of clouds, 0 for all.
 - encoder: safetensors file of a pre-trained encoder, empty for none.
 - mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
-- processes: that share each batch, each with its own GPU where there are GPUs; this function then
-  starts them (see `launcher`), and the main one writes.
+- processes: that share each batch, each with a GPU of its own if there are any. The function starts
+  them (see `launcher`), and the main one writes.
 - tracker: one of `trackers.NAMES`, empty for none.
 - extend: also resume a run with fewer epochs in the folder; recorded, as its rates differ.
 - seed: of weights, order, perturbation and dropout.
