@@ -138,6 +138,12 @@ def run(
     store: Annotated[
         str | None, typer.Option(help="fsspec address for copies of notebooks, records, report")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="processes that train each run, one a GPU")
+    ] = None,
+    tracker: Annotated[
+        str | None, typer.Option(help="log epochs to tensorboard, mlflow or trackio")
+    ] = None,
 ) -> None:
     """Execute a suite with papermill and report it.
 
@@ -156,7 +162,13 @@ def run(
             console.print(escape(name + about))
         return
     with _one_line(ValueError, OSError):
-        runs = suites.plan(suite, profile, 1 if smoke else seeds, dataset, smoke)
+        if tracker is not None:
+            from serplib.experiments import trackers
+
+            trackers.require(tracker)
+        runs = suites.plan(
+            suite, profile, 1 if smoke else seeds, dataset, smoke, processes, tracker
+        )
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
         copies = None if store is None else Store(store)

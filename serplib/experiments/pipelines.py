@@ -9,8 +9,10 @@ functions share:
 - dataset: as ``serp data list`` prints it; data_seed: of the built-in shapes and of subsets.
 - train_shapes, test_shapes: numbers of clouds, 0 for all.
 - encoder: safetensors file of a pre-trained encoder, empty for none.
-- mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``; tracker: of Accelerate, such as
-  ``"tensorboard"``, empty for none.
+- mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
+- processes: that share each batch, each with a GPU of its own if there are any. The function starts
+  them (see `launcher`), and the main one writes.
+- tracker: one of `trackers.NAMES`, empty for none.
 - extend: also resume a run with fewer epochs in the folder; recorded, as its rates differ.
 - seed: of weights, order, perturbation and dropout.
 - folder: for checkpoint, weights and ``record.json``.
@@ -43,7 +45,7 @@ from serplib.evaluation import leakage as leakage_module
 from serplib.evaluation import probes, reconstruction
 from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
 from serplib.evaluation.robustness import robustness as measure_robustness
-from serplib.experiments import records
+from serplib.experiments import launcher, records, trackers
 from serplib.experiments.accelerators import fresh_accelerator
 from serplib.pointnet import PointNetEncoder
 from serplib.pretext import Pretext
@@ -52,7 +54,7 @@ from serplib.transformer import SerpTransformer, TransformerEncoder
 
 Panels = dict[str, dict[str, Tensor]]  # title -> role -> points, as `plots.show_clouds` takes them
 _BY_HAND = {"name": "by-hand", "hash": "by-hand"}
-_NOT_RECORDED = {"encoder", "tracker", "folder", "run"}
+_NOT_RECORDED = {"encoder", "processes", "tracker", "folder", "run"}
 
 
 class Result(NamedTuple):
@@ -72,6 +74,7 @@ def pretrain(
     valid_shapes: int = 64,
     data_seed: int = 0,
     mixed_precision: str = "no",
+    processes: int = 1,
     tracker: str = "",
     extend: bool = False,
     seed: int = 0,
@@ -87,6 +90,8 @@ def pretrain(
         A record with the metric ``restoration``, and panels of four restored clouds.
     """
     given, started = dict(locals()), time.perf_counter()
+    if processes != 1 and not launcher.launched():
+        return Result(*launcher.call("pretrain", given, processes))
     settings = presets.build(preset, changes or {})
     train, valid = _pretraining_split(dataset, train_shapes, valid_shapes, data_seed)
     optim = settings.pretrain_pointnet if model == "pointnet" else settings.pretrain_transformer
@@ -146,6 +151,7 @@ def finetune(
     robustness: int = 0,
     encoder: str = "",
     mixed_precision: str = "no",
+    processes: int = 1,
     tracker: str = "",
     extend: bool = False,
     seed: int = 0,
@@ -170,6 +176,8 @@ def finetune(
     """
     test_dataset = test_dataset or dataset
     given, started = dict(locals()), time.perf_counter()
+    if processes != 1 and not launcher.launched():
+        return Result(*launcher.call("finetune", given, processes))
     settings = presets.build(preset, changes or {})
     train = load(dataset, "train", num_shapes=train_shapes or None, seed=data_seed)
     if labels_per_class:
@@ -373,6 +381,8 @@ def _record(
         parameters.pop("extend", None)
     if "encoder" in given:
         parameters["pretrained"] = bool(given["encoder"])
+    if launcher.count() > 1 and "processes" in given:
+        parameters["processes"] = launcher.count()
     # A preset may change: the record keeps what it was.
     settings = asdict(presets.build(given["preset"], parameters["changes"]))
     settings = json.loads(json.dumps(settings))  # lists for tuples, as the file will have them
@@ -413,14 +423,18 @@ def _encoder(
 def _accelerator(
     mixed_precision: str, tracker: str, folder: str, run: dict[str, Any] | None
 ) -> Iterator[Accelerator]:
-    """Create the accelerator of one training, on a GPU if there is one."""
+    """Create the accelerator of one training, on a GPU if there is one; end its tracker."""
+    if tracker:
+        trackers.require(tracker)
     with fresh_accelerator(
         cpu=not torch.cuda.is_available(), mixed_precision=mixed_precision,
         log_with=tracker or None, project_dir=folder,
     ) as accelerator:  # fmt: skip
         if tracker:
-            accelerator.init_trackers((run or _BY_HAND)["name"])
+            trackers.start(accelerator, tracker, Path(folder), run or _BY_HAND)
         yield accelerator
+        for each in accelerator.trackers:
+            each.finish()
 
 
 def _restoration_panels(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from serplib.data.common import data_folder
 from serplib.experiments import records
 from serplib.experiments.suites import Run, experiments_folder
-from serplib.experiments.workers import check
+from serplib.experiments.workers import WorkerError, check
 
 if TYPE_CHECKING:
     from distributed import Client, Future, LocalCluster, Scheduler
@@ -98,7 +98,10 @@ def _take_from_another_suite(run: Run, about: dict) -> bool:
     return False
 
 
-def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = True) -> dict:
+def run_one(
+    run: Run, threads: int, parent: dict | None = None, share: bool = True,
+    gpus: list[str] | None = None,
+) -> dict:  # fmt: skip
     """Execute one run with papermill, unless it is finished; a failed notebook raises nothing.
 
     Args:
@@ -106,6 +109,7 @@ def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = Tr
         threads: CPU threads of its kernel.
         parent: the outcome of its parent.
         share: take the run from another suite that has finished it.
+        gpus: for each worker those of its kernels (``CUDA_VISIBLE_DEVICES``); None for all.
 
     Returns:
         ``name``, ``seed``, ``state`` (``"done"``, ``"kept"``, ``"failed"`` or ``"not run"``),
@@ -133,6 +137,8 @@ def run_one(run: Run, threads: int, parent: dict | None = None, share: bool = Tr
     # that never spin double the time of a small Transformer's step. So they spin briefly.
     variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
     variables |= process_environment()
+    if gpus:
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[_worker_number() % len(gpus)]
     parameters = {**run.parameters, "run": about, "folder": str(run.folder)}
     if run.parent:
         parameters["encoder"] = run.encoder
@@ -159,8 +165,8 @@ def execute(
 
     Args:
         runs: of `suites.plan`.
-        workers: processes that execute notebooks at the same time and share the cores evenly; None
-            for one a core, or one on a GPU.
+        workers: processes that execute notebooks at the same time and share cores and GPUs evenly;
+            None for as many as there are cores, or GPUs, for the ``processes`` of a run.
         scheduler: address of a running Dask scheduler; None starts workers on this machine.
         on_outcome: called with each outcome.
         fresh: delete the folders of the runs first, and take nothing from other suites.
@@ -172,17 +178,14 @@ def execute(
 
     Raises:
         SchedulerError: no scheduler answers at the address.
-        WorkerError: one of its workers has another revision, other data or another runs/.
+        WorkerError: one of its workers has another revision, other data or another runs/; or this
+            machine has fewer GPUs than a run has processes.
     """
     import dask
-    from dask.system import CPU_COUNT
     from distributed import LocalCluster, as_completed
 
     runs = list(runs)
-    if workers is None:
-        workers = CPU_COUNT if records.environment()["device"].startswith("CPU") else 1
-    workers = max(1, min(workers, len(runs)))
-    threads = max(1, CPU_COUNT // workers)
+    workers, threads, gpus = _shares(runs, workers, local=scheduler is None)
     memory = ("target", "spill", "pause", "terminate")
     settings: dict[str, Any] = {f"distributed.worker.memory.{limit}": False for limit in memory}
     settings["distributed.worker.daemon"] = False  # a worker starts kernels: it must have children
@@ -205,7 +208,7 @@ def execute(
             for order, run in enumerate(runs):
                 up = futures.get(run.parent.folder) if run.parent else None
                 futures[run.folder] = client.submit(
-                    run_one, run, threads, up, not fresh,
+                    run_one, run, threads, up, not fresh, gpus,
                     key=f"{run.name}-{run.hash}", priority=-order,
                 )  # fmt: skip
             for future in as_completed(futures.values()):
@@ -217,6 +220,37 @@ def execute(
                 outcomes.append(outcome)
                 on_outcome(outcome)
     return outcomes
+
+
+def _shares(runs: list[Run], workers: int | None, local: bool) -> tuple[int, int, list[str] | None]:
+    """Share the cores and the GPUs of this machine.
+
+    Returns:
+        The number of workers, the threads of each, and for ``local`` ones on a machine with GPUs
+        those of each (see `run_one`).
+    """
+    import torch
+    from dask.system import CPU_COUNT
+
+    processes = max(run.parameters.get("processes", 1) for run in runs)
+    count, named = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if local and 0 < count < processes:
+        raise WorkerError(f"processes is {processes}, but the number of GPUs is {count}")
+    visible = (named.split(",") if named else [str(i) for i in range(count)])[:count]
+    groups = [
+        ",".join(visible[i : i + processes]) for i in range(0, count - processes + 1, processes)
+    ]
+    if workers is None:
+        workers = len(groups) or max(1, CPU_COUNT // processes)
+    workers = max(1, min(workers, len(runs)))
+    return workers, max(1, CPU_COUNT // workers), (groups or None) if local else None
+
+
+def _worker_number() -> int:
+    """Return the number of this worker among those that `execute` has started."""
+    from distributed import get_worker
+
+    return int(get_worker().name)
 
 
 def _allow_failures(retries: int, dask_scheduler: Scheduler) -> None:

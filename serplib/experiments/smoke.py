@@ -38,11 +38,15 @@ def shrink(
     absent = {key: name for key, name in sets.items() if not _is_here(name)}
     small = parameters | dict.fromkeys(absent, "objects")
     changes = parameters["changes"] | _CHANGES
+    most = {"test_shapes": SHAPES} | (_PRETRAINING if "valid_shapes" in accepted else {})
+    if (processes := parameters.get("processes", 1)) > 1:  # equal shares, two shapes for BatchNorm
+        batch = max(16 // processes, 2) * processes
+        changes |= {key: batch for key in _CHANGES if key.endswith(".batch_size")}
+        most |= {"train_shapes": batch} if "valid_shapes" in accepted else {}
     small["changes"] = {  # a schedule must not outlast the training
         key: min(value, _OPTIM["epochs"]) if key.endswith("_steps") else value
         for key, value in changes.items()
     }
-    most = {"test_shapes": SHAPES} | (_PRETRAINING if "valid_shapes" in accepted else {})
     for key in most.keys() & accepted.keys():  # 0 is all there are
         small[key] = min(parameters.get(key) or most[key], most[key])
     if parameters.get("robustness"):

@@ -9,12 +9,13 @@ A suite is a YAML file beside the experiment notebooks::
       quick: {pretrain: {preset: quick}, finetune: {preset: quick}}
     runs:
       pretrain-delta: {notebook: pretrain, model: pointnet}
-      few-delta: {notebook: finetune, model: pointnet, parent: pretrain-delta, ...}
+      few-delta: {notebook: finetune, model: pointnet, parent: pretrain-delta, processes: 2, ...}
       sweep: {notebook: pretrain, grid: {corruption.perturbation.sigma: [0.03, 0.1]}, ...}
 
 `plan` turns it into `Run`s, one for each name and seed; `experiments.runner` executes them. A run
 is finished when its folder holds a record with the run's own hash: that of its notebook's name, its
-parameters, all settings of its preset, and its parent's hash.
+parameters, all settings of its preset, and its parent's hash. The number of ``processes`` that
+train it and its ``tracker`` do not count.
 """
 
 from __future__ import annotations
@@ -52,10 +53,16 @@ def _distinct(values: list) -> list:
 _Values = Annotated[list[Any], Field(min_length=1), AfterValidator(_distinct)]
 
 
-class _Entry(BaseModel):
-    """A run in YAML; further fields are parameters of its notebook."""
+class _Parameters(BaseModel):
+    """Parameters of a notebook."""
 
     model_config = ConfigDict(extra="allow", strict=True)
+
+    processes: Annotated[int, Field(ge=1)] = 1
+
+
+class _Entry(_Parameters):
+    """A run in YAML; further fields are parameters of its notebook."""
 
     notebook: str
     parent: str | None = None
@@ -75,11 +82,13 @@ class _Suite(BaseModel):
     title: str
     retries: Annotated[int, Field(ge=0)] | None = None
     seeds: Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
-    profiles: Annotated[dict[str, dict[str, dict[str, Any]]], Field(min_length=1)]
+    profiles: Annotated[dict[str, dict[str, _Parameters]], Field(min_length=1)]
     runs: Annotated[dict[str, _Entry], Field(min_length=1)]
 
 
-_NOT_PARAMETERS = set(_Entry.model_fields) - {"changes"}  # for the order of runs and for the report
+# For the order of runs and for the report.
+_NOT_PARAMETERS = set(_Entry.model_fields) - {"changes", "processes"}
+_NOT_COMPUTED = {"processes", "tracker"}  # parameters that leave what is computed, and its hash
 
 
 @dataclass(frozen=True)
@@ -179,6 +188,8 @@ def plan(
     seeds: int | None = None,
     dataset: str | None = None,
     smoke: bool = False,
+    processes: int | None = None,
+    tracker: str | None = None,
 ) -> list[Run]:
     """List the runs of a suite, parents before children, seeds outermost.
 
@@ -190,9 +201,11 @@ def plan(
             ``<profile>-<dataset>``, so that reports stay apart.
         smoke: two training steps on a few shapes in each run (see `smoke`); the runs' profile then
             ends in ``-smoke``, and no other run has their hashes.
+        processes: that train each run, in place of what the suite says.
+        tracker: of each training, in place of what the suite says (see `trackers`).
 
     Raises:
-        SuiteError: a wrong suite, profile, number of seeds or data set; one line.
+        SuiteError: a wrong suite, profile, number or data set; one line.
     """
     content = load(suite)
     if dataset is not None and not exists(dataset):
@@ -206,8 +219,11 @@ def plan(
             f"suite {suite!r} has no profile {profile!r}: "
             f"there are {', '.join(content['profiles'])}"
         )
-    if seeds is not None and seeds < 1:
-        raise SuiteError(f"seeds is {seeds}, wanted >= 1")
+    for name, number in {"seeds": seeds, "processes": processes}.items():
+        if number is not None and number < 1:
+            raise SuiteError(f"{name} is {number}, wanted >= 1")
+    given = {"processes": processes, "tracker": tracker}
+    given = {key: value for key, value in given.items() if value is not None}
     named, runs = content["seeds"], list[Run]()
     further = range(max(named) + 1, max(named) + 1 + (seeds or 0))
     chosen = [*named, *further][: seeds or len(named)]
@@ -220,7 +236,7 @@ def plan(
         by_name: dict[str, Run] = {}
         for name, entry in entries.items():
             by_name[name] = _run(
-                suite, profile, name, entry, seed, content, by_name, dataset, limits, smoke
+                suite, profile, name, entry, seed, content, by_name, dataset, limits, smoke, given
             )
         runs += by_name.values()
     return runs
@@ -277,7 +293,7 @@ def _expand(entries: dict[str, dict]) -> dict[str, dict]:
 def _run(
     suite: str, profile: str, name: str, entry: dict, seed: int, content: dict,
     by_name: dict[str, Run], dataset: str | None, limits: Callable[[str], dict[str, Any] | None],
-    smoke: bool,
+    smoke: bool, given: dict[str, Any],
 ) -> Run:  # fmt: skip
     notebook, home = entry["notebook"], experiments_folder()
     path = home / f"{notebook}.ipynb"
@@ -295,6 +311,7 @@ def _run(
             raise ValueError("wanted a name of letters, digits, '-' and '_'")
         if entry.get("parent") is not None and parent is None:
             raise ValueError(f"its parent {entry['parent']!r} is not a run above it")
+        parameters |= {key: given[key] for key in given.keys() & _accepted(path).keys()}
         _check_parameters(parameters, path)
         if dataset is not None:
             parameters = _on(dataset, limits(dataset), notebook, parameters, _accepted(path))
@@ -305,7 +322,8 @@ def _run(
             profile, about = f"{profile}-smoke", about | {"absent": absent}
         # The settings of the preset, not only its name, decide what is computed.
         settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
-        computed = [notebook, parameters, settings, parent.hash if parent else None]
+        counted = {key: parameters[key] for key in parameters if key not in _NOT_COMPUTED}
+        computed = [notebook, counted, settings, parent.hash if parent else None]
         computed += [own_set["identity"]] if own_set else []  # its files may change
         computed += ["smoke"] if smoke else []
         identity = json.dumps(computed, sort_keys=True)

@@ -15,7 +15,7 @@ from serplib.experiments import cli, runner, suites, workers
 ROOT = Path(__file__).parents[2]
 
 
-def in_place_of_a_run(run, threads, parent=None, share=True):
+def in_place_of_a_run(run, threads, parent=None, share=True, gpus=None):
     """Count an execution; end its process, or fail, as often as the run's parameters say."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / f"{len(list(run.folder.iterdir()))}").touch()

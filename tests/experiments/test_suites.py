@@ -194,6 +194,12 @@ def test_seeds_may_be_fewer_or_more(project):
         (TINY | {"seeds": [0, "one"]}, ["seeds.1", "valid integer"]),
         (TINY | {"retries": -1}, ["retries", "greater than or equal to 0"]),
         (TINY | {"retries": "many"}, ["retries", "valid integer"]),
+        (changed(pre={"processes": 0}), ["runs.pre.processes", "greater than or equal to 1"]),
+        (changed(pre={"processes": "two"}), ["runs.pre.processes", "valid integer"]),
+        (
+            TINY | {"profiles": {"quick": {"pretrain": {"preset": "quick", "processes": -1}}}},
+            ["profiles.quick.pretrain.processes", "greater than or equal to 1"],
+        ),
         (TINY | {"runs": None}, ["runs", "valid dictionary"]),
         (TINY | {"runs": {}}, ["runs", "at least 1 item"]),
         (TINY | {"runs": ["pre"]}, ["runs", "valid dictionary"]),
