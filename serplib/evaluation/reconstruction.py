@@ -40,8 +40,9 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
         - ``copy_input``: the perturbed clouds themselves;
         - ``touched``: share of perturbed points;
         - SeRP-PointNet: ``detection_auc``, area under the ROC curve of the detection of perturbed
-          points; ``touched_moved``, mean squared distance to the clean point over perturbed points,
-          and ``touched_copy``, the same for the input (its expectation is 3 sigma^2);
+          points, where some are perturbed and some are not; ``touched_moved``, mean squared
+          distance to the clean point over perturbed points, and ``touched_copy``, the same for the
+          input (its expectation is 3 sigma^2);
         - SeRP-Transformer: ``restored_clean_centers``, patches at the c clean centres; ``patch``
           and ``patch_copy``, Chamfer patch by patch in the target's frame, of model and input;
         - VASP: the same, and with a codebook `bottlenecks.code_use` over all clouds;
@@ -63,10 +64,11 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
         if isinstance(model, SerpPointNet):
             scores.append(model(perturbed)[0].float().softmax(-1)[..., 1].flatten().cpu())
             truth.append(touched.flatten().cpu())
-            values["touched_copy"] = (perturbed - clean)[touched].square().sum(-1).mean()
-            if model.config.task == "delta":  # cd-l2 predicts a set: no point correspondence
-                restored = model.restore(perturbed)
-                values["touched_moved"] = (restored - clean)[touched].square().sum(-1).mean()
+            if touched.any() and perturbed.shape == clean.shape:
+                values["touched_copy"] = (perturbed - clean)[touched].square().sum(-1).mean()
+                if model.config.task == "delta":  # cd-l2 predicts a set: no point correspondence
+                    restored = model.restore(perturbed)
+                    values["touched_moved"] = (restored - clean)[touched].square().sum(-1).mean()
         else:
             predicted, patches = model(perturbed, clean)
             if not isinstance(model, PointMAE):
@@ -80,10 +82,10 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + float(value) * len(part)
     result = {name: value / len(points) for name, value in sums.items()}
-    if scores:
+    if scores and len((touched := torch.cat(truth)).unique()) == 2:
         from sklearn.metrics import roc_auc_score  # slow to import, not needed elsewhere
 
-        result["detection_auc"] = float(roc_auc_score(torch.cat(truth), torch.cat(scores)))
+        result["detection_auc"] = float(roc_auc_score(touched, torch.cat(scores)))
     if codes:
         counts = torch.cat(codes).bincount(minlength=model.vasp.codebook_size)  # (K,)
         result |= {name: float(value) for name, value in code_use(counts).items()}

@@ -1,6 +1,8 @@
 """`evaluation.reconstruction`: restorations beside the answers that need no learning."""
 
 import math
+from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from serplib.geometry import chamfer_l2
 from serplib.patches import stitch
 from serplib.perturbation import Perturbation
 from serplib.pointnet import PointNetConfig, SerpPointNet
-from serplib.pretext import Corruption
+from serplib.pretext import Corruption, Step
 from serplib.seeding import named_generator
 from serplib.training import Pretext
 from serplib.transformer import SerpTransformer, TransformerConfig, patch_chamfer
@@ -178,6 +180,15 @@ def test_touched_moved_looks_at_touched_points_only():
 def test_detection_auc(answer, auc):
     got = restoration(Telling(Scripted(answer), SMALL), sphere(5, 60), 1, 2)
     assert got["detection_auc"] == pytest.approx(auc, abs=1e-12)
+
+
+@pytest.mark.parametrize("steps", [(family,) for family in get_args(Step)] + [("affine", "drop")])
+def test_every_family_is_measured_with_finite_values(steps):
+    """Affine maps touch all points, and no AUC is defined: a record takes no NaN."""
+    found = restoration(Telling(Scripted(lambda p, c, t: (logits(t), 0 * p)),
+                                replace(SMALL, steps=steps)), sphere(5, 60), 1, 2)  # fmt: skip
+    assert all(math.isfinite(value) for value in found.values()), found
+    assert ("detection_auc" in found) == (0 < found["touched"] < 1)
 
 
 def test_detection_auc_counts_pairs_over_all_clouds():
