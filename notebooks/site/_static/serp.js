@@ -28,8 +28,12 @@ const serp = (() => {
   }
 
   // The indices of the `count` points that are nearest to a point, nearest first.
-  const nearest = (cloud, point, count) =>
-    argsort(cloud.map((other) => squared(other, point))).slice(0, count);
+  function nearest(cloud, point, count) {
+    const distance = Float64Array.from(cloud, (other) => squared(other, point));
+    const farthest = distance.slice().sort()[count - 1]; // sorting numbers is fast
+    const near = [...cloud.keys()].filter((i) => distance[i] <= farthest);
+    return argsort(near.map((i) => distance[i])).slice(0, count).map((place) => near[place]);
+  }
 
   // Farthest point sampling: the indices of `count` points, the first given.
   function farthest(cloud, count, first = 0) {
@@ -52,16 +56,20 @@ const serp = (() => {
 
   // Eq. 11: the mean squared distance to the nearest point, of both clouds.
   function chamfer(a, b) {
+    const [one, other] = [a, b].map((cloud) => Float64Array.from(cloud.flat()));
     function side(from, to) {
       let sum = 0;
-      for (const p of from) {
+      for (let i = 0; i < from.length; i += 3) {
         let least = Infinity;
-        for (let j = 0; j < to.length && least > 0; j++) least = Math.min(least, squared(p, to[j]));
+        for (let j = 0; j < to.length; j += 3) {
+          const x = from[i] - to[j], y = from[i + 1] - to[j + 1], z = from[i + 2] - to[j + 2];
+          least = Math.min(least, x * x + y * y + z * z);
+        }
         sum += least;
       }
-      return sum / from.length;
+      return (3 * sum) / from.length;
     }
-    return side(a, b) + side(b, a);
+    return side(one, other) + side(other, one);
   }
 
   // The effective number of codes, exp of the entropy of their counts.
