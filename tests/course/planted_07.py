@@ -128,6 +128,12 @@ def one_hot(usage, token_sum, tokens, index, decay, epsilon):
     return token_sum / smooth(usage, epsilon)
 
 
+def untaken_kept(usage, token_sum, tokens, index, decay, epsilon):
+    new, sums, counts, _ = averages(usage, token_sum, tokens, index, decay)
+    old = token_sum / usage.clamp_min(1e-6)[:, None]
+    return (sums / smooth(new, epsilon)).where(counts[:, None] > 0, old)
+
+
 def ema_in_numpy(usage, token_sum, tokens, index, decay, epsilon):
     usage, token_sum = usage.numpy().astype(float), token_sum.numpy().astype(float)
     sums = np.zeros_like(token_sum)
@@ -222,6 +228,7 @@ SUBTLE = {
             "K times",
         ),
         (half_in_place, "values are not"),
+        (untaken_kept, "Their averages decay"),
         (tokens_scaled, "argument tokens in place"),
         (ema(lambda u, s, c, t, ou, os, e: (s / smooth(u, e)).T), "axes of your answer"),
     ],

@@ -90,6 +90,21 @@ def unfreezing(module, decay):
     return right_groups(module, decay)
 
 
+def by_layer(module, decay):
+    layers = [part for part in module.modules() if isinstance(part, (nn.Linear, nn.Conv1d))]
+    layers += [part for part in module.modules() if isinstance(part, nn.Embedding)]
+    weights = {id(part.weight) for part in layers}
+    return groups(lambda name, p: id(p) in weights)(module, decay)
+
+
+def named_pairs(module, decay):
+    pairs = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+    return [
+        {"params": [x for x in pairs if x[1].ndim >= 2], "weight_decay": decay},
+        {"params": [x for x in pairs if x[1].ndim < 2], "weight_decay": 0.0},
+    ]
+
+
 def filtered(module, decay):
     matrices, rest = [], []
     for p in filter(lambda p: p.requires_grad, module.parameters()):
@@ -164,6 +179,11 @@ def whole_copy(model, optimizer, epoch):
     return copy.deepcopy(parts)
 
 
+def other_rate(model, optimizer, epoch):
+    optimizer.param_groups[0]["lr"] = 1e-3
+    return kept()(model, optimizer, epoch)
+
+
 WRONG = {
     "warmup_cosine": [
         (schedule(wave=lambda t, w, T: fall(2 * (t - w) / (T - w))), "rises again"),
@@ -220,6 +240,7 @@ SUBTLE = {
         (schedule(wave=lambda t, w, T: fall((t - w) / T)), "does not arrive"),
         (schedule(wave=lambda t, w, T: fall((t - w + 1) / (T - w))), "one step off"),
         (schedule(wave=lambda t, w, T: fall((t - w) / (T - w + 1))), "one step off"),
+        (schedule(wave=lambda t, w, T: fall((t - w) / (T - w - 1))), "one step off"),
         (
             lambda t, w, T, lr: lr * ((t + 1) / (w + 1) if t <= w - 2 else fall((t - w) / (T - w))),
             "at [3]",
@@ -240,6 +261,12 @@ SUBTLE = {
         (groups(lambda name, p: p.ndim > 2), "not > 2"),
         (groups(lambda name, p: p.ndim != 1), "no dimension at all"),
         (groups(lambda name, p: p.ndim >= 1), "Vectors decay"),
+        (groups(lambda name, p: p.squeeze().ndim >= 2), "axis of length 1"),
+        (groups(lambda name, p: p.ndim >= 2 and 1 not in p.shape), "axis of length 1"),
+        (groups(lambda name, p: p.numel() > 5), "axis of length 1"),
+        (by_layer, "belongs to none"),
+        (named_pairs, "pairs of name and parameter"),
+        (lambda module, decay: right_groups(module.eval(), decay), "changed the module"),
         (changed(copies), "no parameter of the module"),
         (generators, "is an iterator"),
         (unfreezing, "changed the module"),
@@ -269,6 +296,7 @@ SUBTLE = {
             "moved on with the optimizer",
         ),
         ([kept(model=parameters_only)], "are buffers"),
+        (other_rate, "changed the optimizer"),
         (kept(model=lambda m, o, e: copy.deepcopy(m)), "kept the module itself"),
         (in_eval, "in eval mode"),
         (kept(epoch=lambda m, o, e: e + 1), "wanted the one that was given"),

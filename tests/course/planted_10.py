@@ -186,6 +186,8 @@ SUBTLE = {
         (lambda c, a, p, f: (a - p) / (c - p), "ends at the wrong decoder"),
         (lambda c, a, p, f: max(0.0, (a - p) / (c - f)), "do not clip"),
         (lambda c, a, p, f: abs(a - p) / (c - f), "do not clip"),
+        (lambda c, a, p, f: min(1.0, (a - p) / (c - f)), "may be above 1"),
+        (lambda c, a, p, f: (min(a, c) - p) / (c - f), "may be above 1"),
         (lambda c, a, p, f: round((a - p) / (c - f), 1), "You rounded"),
         (lambda c, a, p, f: (a - p) // (c - f), "You rounded"),
     ],

@@ -72,7 +72,7 @@ def given_away(index: Tensor, hidden: Tensor):
 
 
 @exercise(
-    [(2.0, 1.5, 0.8, 0.3), (8.0, 5.0, 4.0, 3.0), (2.0, 0.7, 0.9, 0.3)],
+    [(2.0, 1.5, 0.8, 0.3), (8.0, 5.0, 4.0, 3.0), (2.0, 0.7, 0.9, 0.3), (1.0, 1.6, 0.4, 0.2)],
     advice="The whole is constant - full; which part is wanted?",
 )
 def leaked_share(constant: float, another: float, positions: float, full: float):
@@ -86,6 +86,8 @@ def leaked_share(constant: float, another: float, positions: float, full: float)
             (constant - another) / gain,
         "The sign is lost. A negative share means that own positions explain less: do not clip.":
             [max(right, 0.0), abs(right)],
+        "The share may be above 1: positions of another shape can be worse than none. Do not clip.":
+            [min(right, 1.0), (min(another, constant) - positions) / gain],
         "You divided by a single loss. The whole is what the autoencoder gains over the constant.":
             [part / loss for loss in (constant, another, positions, full)],
         "Your whole starts at the wrong decoder: start from the constant.": part / (another - full),

@@ -1,5 +1,6 @@
 """Checkers of the exercises in 09_finetuning: splits, counts and fair comparisons."""
 
+import statistics
 from collections.abc import Callable
 
 import torch
@@ -123,6 +124,8 @@ def fair_gain(function: Callable[[dict, dict], float]) -> None:
         ({0: 60.0, 1: 70.0, 5: 95.0}, {1: 64.0, 0: 57.0, 7: 10.0, 8: 20.0}),
         ({3: 50.0, 2: 41.0, 9: 99.0}, {2: 44.0, 3: 51.0, 4: 0.0}),
         ({6: 0.0, 1: 80.0, 4: 50.0}, {6: 12.0, 4: 49.0, 3: 70.0}),  # 0 is an accuracy, too
+        ({2: 30.0, 5: 41.0, 3: 64.0, 8: 5.0}, {3: 52.0, 2: 28.0, 5: 0.0, 1: 9.0}),  # three seeds
+        ({4: 55.0, 1: 20.0}, {7: 31.0, 4: 58.0}),  # one seed
     ]
     grade(function, cases, _gains)
     for nothing in (({0: 1.0}, {1: 1.0}), ({}, {})):
@@ -141,7 +144,10 @@ def _gains(ours: dict[int, float], base: dict[int, float]):
     common = sorted(ours.keys() & base.keys())
     gains = torch.tensor([ours[seed] - base[seed] for seed in common])
     right, total = gains.mean(), gains.sum()
-    nonzero = [ours[s] - base[s] for s in common if ours[s] and base[s]]
+    nonzero = [
+        [ours[s] - base[s] for s in common if all(accuracies[s] for accuracies in tested)]
+        for tested in ((ours, base), (ours,), (base,))
+    ]
     by_position = [
         torch.tensor([a - b for a, b in zip(first, second)]).mean()
         for first, second in (
@@ -160,9 +166,12 @@ def _gains(ours: dict[int, float], base: dict[int, float]):
         "That is the best seed's gain, or the worst one's. Wanted: the mean.":
             [gains.max(), gains.min(), max(ours.values()) - max(base.values())],
         "You left out a seed with accuracy 0: test `seed in base`, not the value.":
-            sum(nonzero) / max(1, len(nonzero)),
+            [sum(kept) / max(1, len(kept)) for kept in nonzero],
+        "That is the median gain, or the middle between the two extremes. Wanted: the mean.":
+            [statistics.median(gains.tolist()), (gains.max() + gains.min()) / 2],
         "You dropped the sign: abs() counts a loss as a gain.": gains.abs().mean(),
         "That is the relative gain. Wanted: the difference, in points.":
-            [f * sum(ours[s] / base[s] - 1 for s in common) / len(common) for f in (1, 100)],
+            [f * sum((ours[s] - base[s]) / (base[s] or 1) for s in common) / len(common)
+             for f in (1, 100)],
         "You rounded.": [right.round(), right.trunc()],
     }  # fmt: skip

@@ -157,7 +157,8 @@ def grade(
         if not close(answer, right):
             raise Hint(f"{_difference(answer, right)}{_given(names, case)} {advice}".rstrip())
     if stopped:  # the cases before were right
-        raise Hint(f"{str(stopped).rstrip('.')}.{_given(names, cases[len(answers)])}")
+        end = "" if str(stopped).endswith((".", "?")) else "."
+        raise Hint(f"{stopped}{end}{_given(names, cases[len(answers)])}")
     if mask and any(answer.dtype != torch.bool for answer in answers):
         raise Hint(
             f"The values are right, the dtype is {answers[0].dtype}. A mask is bool: as an index, "
@@ -335,12 +336,12 @@ def _compare_gradients(
                     raise Hint(hint)
     for name, gradient, goal in zip(leaves, found, wanted):
         if not close(gradient, goal):
-            state = "is wrong: part of the path to the answer is cut"
+            state = "is wrong: part of the path to the answer is cut."
             if close(gradient + goal, goal):
                 state = "is 0: no path leads to the answer. Is it detached?"
             elif not gradient.isfinite().all():
-                state = "holds NaN or infinity"
-            raise Hint(f"The value is right, but the gradient of {name} {state}.")
+                state = "holds NaN or infinity."
+            raise Hint(f"The value is right, but the gradient of {name} {state}")
 
 
 class Operations(TorchDispatchMode):

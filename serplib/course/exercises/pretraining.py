@@ -17,7 +17,7 @@ def warmup_cosine(function: Callable[[int, int, int, float], float]) -> None:
         return [call(function, step, warmup, total, lr) for step in range(total + 1)]
 
     cases = [(4, 20, 0.5), (10, 110, 1e-3), (1, 3, 2.0)]
-    grade(schedule, cases, _schedules, shape="one rate")
+    grade(schedule, cases, _schedules, shape="one rate", advice="In brackets stands the step.")
 
 
 def _schedules(warmup: int, total: int, lr: float):
@@ -46,6 +46,8 @@ def _schedules(warmup: int, total: int, lr: float):
             rates(clock=lambda t: (t - warmup + 1) / past),
             rates(clock=lambda t: (t - warmup + 1) / (past + 1)),
             rates(clock=lambda t: (t - warmup) / (past + 1)),
+            rates(clock=lambda t: (t - warmup) / (past - 1)),
+            rates(clock=lambda t: min(1.0, (t - warmup) / (past - 1))),
         ],
         "Your rate falls and rises again. Take half a period, pi.":
             rates(wave=lambda p: fall(2 * p)),
@@ -63,7 +65,7 @@ def _schedules(warmup: int, total: int, lr: float):
 
 
 class _Misleading(nn.Module):
-    """A module in which names mislead: gains called weight, a scalar, a frozen layer."""
+    """A module in which names, types and sizes mislead; what counts is the number of axes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,6 +75,8 @@ class _Misleading(nn.Module):
         self.wide = nn.Conv1d(5, 2, kernel_size=2)
         self.bias_table = nn.Embedding(3, 5)  # a matrix, in spite of its name
         self.temperature = nn.Parameter(torch.tensor(1.0))
+        self.narrow = nn.Linear(1, 3)  # a matrix with fewer entries than a bias
+        self.cls = nn.Parameter(torch.ones(1, 1, 5))  # of no layer, and with axes of length 1
         self.frozen = nn.Linear(2, 2).requires_grad_(False)
 
 
@@ -86,7 +90,7 @@ def decay_groups(function: Callable[[nn.Module, float], list[dict]]) -> None:
     if any(
         not torch.equal(p, before[name]) or p.requires_grad != before[name].requires_grad
         for name, p in module.named_parameters()
-    ):
+    ) or not all(part.training for part in module.modules()):
         raise Hint("Your function changed the module. It only sorts the parameters.")
     found = _decay_by_name(groups, module)
     if any(name.startswith("frozen") for name in found):
@@ -125,6 +129,10 @@ _RULES: dict[str, Callable[[str, Tensor], bool]] = {
         p.ndim != 1
     ),
     "Vectors decay in your answer: p.ndim >= 2, not >= 1.": lambda name, p: p.ndim >= 1,
+    "A matrix with an axis of length 1 is a matrix, too: go by p.ndim, not by the axes longer than "
+    "1.": lambda name, p: p.squeeze().ndim >= 2,
+    "You went by the weights of layers. A token (1, 1, d) belongs to none, and has three "
+    "dimensions: go by p.ndim.": lambda name, p: p.ndim >= 2 and name != "cls",
 }
 
 
@@ -146,7 +154,7 @@ def _decay_by_name(groups: object, module: nn.Module) -> dict[str, float]:
             raise Hint('"params" is an iterator, empty after its first use. Make it a list.')
         for p in group["params"]:
             if isinstance(p, str | tuple):
-                raise Hint("These are names. AdamW wants the parameters themselves.")
+                raise Hint("These are names, or pairs of name and parameter. Wanted: parameters.")
             if id(p) not in names:
                 raise Hint(
                     "Your groups hold a tensor that is no parameter of the module, such as a copy "
@@ -182,7 +190,8 @@ def snapshot(function: Callable[[nn.Module, torch.optim.Optimizer, int], dict]) 
     """Keep all that a run needs to go on: ``(model, optimizer, epoch) -> dict``."""
     model, optimizer = _pair()
     _train(model, optimizer, range(3))
-    then, moments = copied(model.state_dict()), copied(optimizer.state_dict()["state"])
+    then, before = copied(model.state_dict()), copied(optimizer.state_dict())
+    moments = before["state"]
     taken = call(function, model, optimizer, 3)
     if not isinstance(taken, dict):
         raise Hint(f"Your function returned {type(taken).__name__}, wanted a dictionary.")
@@ -197,6 +206,8 @@ def snapshot(function: Callable[[nn.Module, torch.optim.Optimizer, int], dict]) 
         raise Hint("You left the model in eval mode: the run that goes on would train that way.")
     if _moved(model.state_dict(), then):
         raise Hint("Your function changed the model.")
+    if not same(before, optimizer.state_dict()):
+        raise Hint("Your function changed the optimizer.")
     saved, kept = taken["model"], taken["optimizer"]
     if isinstance(saved, nn.Module):
         raise Hint(

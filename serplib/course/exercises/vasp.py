@@ -87,13 +87,14 @@ def perplexity(counts: Tensor):
 @exercise(
     lambda: [
         (
-            torch.tensor([3.0, 5.0, 6.0, 0.0]),  # usage (K,) sums to 14, not to 9 tokens
-            normal("sums", 4, 4) * torch.tensor([3.0, 5.0, 6.0, 0.0])[:, None],
-            2 + normal("tokens", 9, 4),
-            torch.tensor([0, 0, 0, 0, 0, 1, 1, 2, 2]),  # no token ever took code 3
+            usage,  # (K,) sums to another number than there are tokens
+            normal("sums", len(usage), len(usage)) * usage[:, None],
+            2 + normal("tokens", 9, len(usage)),
+            torch.tensor([0, 0, 0, 0, 0, 1, 1, 2, 2]),  # none takes code 3, nor 4
             0.8,
             0.3,
         )
+        for usage in (torch.tensor([3.0, 5, 6, 0]), torch.tensor([3.0, 5, 6, 0, 4]))
     ],
     shape="(K, l)",
     not_finite="NaN for a code that no token ever took: 0 / 0. That is what the Laplace smoothing "
@@ -131,6 +132,8 @@ def ema_codes(
         "fifty. Average sums and counts, then divide.": old.lerp(means, 1 - decay),
         "You averaged the MEAN of the batch's tokens into token_sum. It holds sums: index_add, "
         "without dividing.": token_sum.lerp(means, 1 - decay) / smooth(use),
+        "You left the codes that no token of this batch took where they were. Their averages decay "
+        "like all others.": (total / smooth(use)).where(counts[:, None] > 0, old),
         "You used this batch alone. The averages so far are lost.": sums / smooth(counts),
         "You averaged the sums and divided by the OLD usage. Average both.": total / smooth(usage),
         "You averaged the usage, and left the sums as they were.": token_sum / smooth(use),
