@@ -139,7 +139,7 @@ def test_each_bootstrap_is_computed_once(monkeypatch):
     calls = []
     original = tables.bootstrap_gain
     monkeypatch.setattr(tables, "bootstrap_gain", lambda *a: calls.append(a) or original(*a))
-    found = records.read_suite("table1-laptop")["records"]
+    found = records.read_suite("short-laptop")["records"]
     render.to_markdown(tables.summarize(found))
     assert len(calls) == 6  # three fine-tuned and three frozen variants with a baseline
 

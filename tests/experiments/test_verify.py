@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from serplib.experiments import cli, records, suites, verify
 
-SUITES = ["table1-laptop", "table2-laptop", "fewshot-laptop", "bottlenecks-strong", "pretext-quick"]
+SUITES = ["short-laptop", "table2-laptop", "fewshot-laptop", "bottlenecks-strong", "pretext-quick"]
 
 
 def halves(name):
@@ -45,7 +45,7 @@ def test_the_very_same_records_agree_with_p_1(name):
 
 
 def test_a_spoiled_run_differs_and_the_others_do_not():
-    found = records.read_suite("table1-laptop")["records"]
+    found = records.read_suite("short-laptop")["records"]
     yours = [r for r in found if r["parameters"]["seed"] < 2]
     result = verify.compare(spoiled(yours, "all-serp", 8), found)
     differing = result.table[result.table["result"] == "differs"]
@@ -72,7 +72,7 @@ def test_holm_multiplies_and_stays_monotone():
 
 
 def test_other_settings_and_data_are_not_compared():
-    found = records.read_suite("table1-laptop")["records"]
+    found = records.read_suite("short-laptop")["records"]
     yours = copy.deepcopy(found)
     for record in yours:
         record["parameters"]["changes"] |= {"finetune.optim.epochs": 9}
@@ -111,7 +111,7 @@ def test_the_command_says_it_with_its_exit_status(project):  # noqa: F811
     write_suite(project, content)
     done = ask()
     assert done.exit_code == 2 and "no finished run" in done.stderr
-    ours = [r for r in halves("table1-laptop")[1] if r["run"]["name"] == "all-scratch"]
+    ours = [r for r in halves("short-laptop")[1] if r["run"]["name"] == "all-scratch"]
     for run, record in zip(suites.plan("tiny"), ours):
         finished = record | {"run": record["run"] | {"hash": run.hash}}
         records.write_json(run.folder / "record.json", finished)
