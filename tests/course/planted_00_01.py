@@ -216,7 +216,13 @@ WRONG = {
 
 SUBTLE = {
     "touched_share": [
-        (lambda c, p: ((p - c).norm(dim=-1) > 0.05).float().mean(1), "allow a tolerance"),
+        (
+            [
+                lambda c, p: ((p - c).norm(dim=-1) > 0.05).float().mean(1),
+                lambda c, p: ((p - c).norm(dim=-1) > 1e-7).float().mean(1),
+            ],
+            "allow a tolerance",
+        ),
         (lambda c, p: (~torch.isclose(c, p)).any(-1).float().mean(1), "however small"),
         (lambda c, p: ((p - c).sum(-1) != 0).float().mean(1), "signed differences"),
         (lambda c, p: (c.norm(dim=-1) != p.norm(dim=-1)).float().mean(1), "distances from"),

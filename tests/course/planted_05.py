@@ -231,6 +231,13 @@ SUBTLE = {
         (lambda f: wins(f.relu()).any(-1), "applied a ReLU first"),
         (lambda f: wins(f.abs()).any(-1), "absolute value"),
         (lambda f: wins(f, 0).any(-1), "values are not"),
+        (
+            [
+                lambda f: (f > f.amax(1, keepdim=True) - 1e-3).any(-1),
+                lambda f: wins(f.half()).any(-1),
+            ],
+            "allow a tolerance",
+        ),
         (lambda f: f.sub_(f.amax(1, keepdim=True)).eq(0).any(-1), "in place"),
         (
             [lambda f: wins(f).any(-1).long(), lambda f: wins(f).any(-1).float()],

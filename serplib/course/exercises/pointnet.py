@@ -15,6 +15,7 @@ def _features() -> list[tuple[Tensor]]:
     for batch, num_points, channels in ((2, 12, 5), (6, 6, 6)):
         features = normal("critical", batch, num_points, channels)
         features[0, 3] += 2.0  # one point that wins often
+        features[0, 5] = features[0, 3] - 1e-5  # and one that nearly does
         features[1, :, :2] -= 3.0  # maxima below zero, and a row that is long but wins nothing
         features[1, 4] = -9.0
         cases.append((features,))
@@ -53,6 +54,9 @@ def critical_points(features: Tensor):
         "You ask a point to win ALL channels. One is enough: .any(-1).": largest(features).all(-1),
         "You applied a ReLU first. A maximum may be negative: the last layer of the encoder has no"
         " ReLU.": largest(features.relu()).any(-1),
+        "You allow a tolerance, or compare in half precision. A point just below the maximum wins "
+        "nothing.": [marked(winners) | (features >= features.amax(1, keepdim=True) - t).any(-1)
+                     for t in (1e-4, 1e-3, 0.01)],
         "You took the largest absolute value.": largest(features.abs()).any(-1),
         "That is the global vector itself. Wanted: which points it comes from.": features.amax(1),
         "Inverted: you marked the points that could be left out.": ~right,

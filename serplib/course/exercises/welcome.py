@@ -14,6 +14,7 @@ def _moved_clouds() -> list[tuple[Tensor, Tensor]]:
         moved = clean.clone()
         moved[0, 0, 2] = torch.nextafter(moved[0, 0, 2], torch.tensor(9.0))  # by one bit
         moved[0, 1] += torch.tensor([0.25, -0.25, 0.0])  # the differences cancel
+        clean[0, 2, 1], moved[0, 2, 1] = 0.0, 1e-12  # less than any tolerance
         moved[1, 0, 0] *= -1  # the norm stays
         moved[1, 1] = moved[1, 1].roll(1)  # sum and norm stay
         moved[1, 2:7] += torch.tensor([1e-3, 0.2, 0.2])
@@ -28,7 +29,7 @@ def touched_share(clean: Tensor, perturbed: Tensor):
     moved, length = difference != 0, difference.norm(dim=-1)  # (B, N, 3), (B, N)
     touched = moved.any(-1)  # (B, N)
     farther = clean.norm(dim=-1) != perturbed.norm(dim=-1)  # (B, N)
-    limits = (1e-6, 1e-4, 0.01, 0.05, 0.1)
+    limits = (1e-8, 1e-6, 1e-4, 0.01, 0.05, 0.1)
     tolerant = [~torch.isclose(clean, perturbed).all(-1), *(length > limit for limit in limits)]
 
     def share(mask: Tensor) -> Tensor:
