@@ -416,6 +416,18 @@ def test_a_half_written_record_is_not_finished(project):
     assert run.finished()
 
 
+@pytest.mark.parametrize("content", ['{"run": {"hash": "', "[]", '{"run": null}', "{}"])
+def test_a_run_with_a_damaged_record_is_executed_again(project, monkeypatch, content):
+    run = suites.plan("tiny")[0]
+    path = run.folder / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    whole = json.dumps({"run": {"hash": run.hash}})
+    monkeypatch.setattr(runner, "execute_notebook", lambda *a, **v: path.write_text(whole))
+    outcome = runner.run_one(run, 1)
+    assert outcome["state"] == "done", outcome["message"]
+
+
 def test_children_of_a_failed_run_are_not_run(project):
     run = suites.plan("tiny")[2]
     outcome = runner.run_one(run, 1, {"state": "failed"})
