@@ -174,6 +174,19 @@ def test_the_number_of_processes_leaves_the_hash_and_the_command_overrides_it(pr
     assert done.stderr.splitlines() == ["serp: processes is 0, wanted >= 1"]
 
 
+def test_processes_that_cannot_share_a_batch_are_refused_before_anything_runs(project):
+    write_suite(project, TINY)
+    for number in ("3", "999"):
+        done = CliRunner().invoke(cli.app, ["run", "tiny", "--processes", number])
+        assert done.exit_code == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"serp: run 'pre': {number} processes cannot share a batch of 8 ")
+        assert line.endswith("change --processes or pretrain_pointnet.batch_size")
+    assert not (project / "runs").exists()
+    suites.require_equal_shares(suites.plan("tiny", processes=2))
+    suites.require_equal_shares(suites.plan("quick", processes=3, smoke=True))
+
+
 def test_a_smoke_run_has_a_batch_that_its_processes_can_share(project):
     for processes in (2, 3, 8):
         for run in suites.plan("quick", seeds=1, smoke=True, processes=processes):
