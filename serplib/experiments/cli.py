@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -172,6 +173,9 @@ def run(
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
         suites.require_equal_shares(runs)
+        runs[0].folder.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(runs[0].folder.parent, os.W_OK):
+            raise PermissionError(f"{runs[0].folder.parent} is not writable")
         copies = None if store is None else Store(store)
     absent = {name for item in runs for name in item.about.get("absent", [])}
     for name in sorted(absent):

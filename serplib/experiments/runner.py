@@ -151,7 +151,8 @@ def run_one(
     except Exception as error:  # a kernel that dies, a disk that is full: the others go on
         kind = getattr(error, "ename", type(error).__name__)  # papermill's: that of the notebook
         reason = getattr(error, "evalue", error)
-        return ended("failed", f"{kind}: {reason}".splitlines()[0][:300])
+        line = " ".join(f"{kind}: {reason}".split())  # its end often names the remedy
+        return ended("failed", line if len(line) <= 300 else f"{line[:180]} ... {line[-115:]}")
     if not run.finished():
         return ended("failed", "the notebook ended without writing its record")
     return ended("done")
