@@ -404,7 +404,9 @@ def require_equal_shares(runs: Iterable[Run]) -> None:
         SuiteError: a batch is no multiple of the processes; one line with the setting.
     """
     for run in runs:
-        processes, model = run.parameters.get("processes", 1), run.parameters.get("model")
+        if (processes := run.parameters.get("processes", 1)) == 1:
+            continue
+        model = run.parameters.get("model")
         group = "pretrain_pointnet" if model == "pointnet" else "pretrain_transformer"
         group = "finetune.optim" if run.notebook == "finetune" else group
         optim: Any = presets.build(run.parameters["preset"], run.parameters["changes"])
