@@ -85,15 +85,19 @@ def test_no_process_outlives_an_interrupted_or_killed_caller(how, tmp_path):
         f"from serplib.experiments import pipelines; pipelines.pretrain(**{given!r}, processes=2)"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"
     caller = subprocess.Popen([sys.executable, "-c", code], env=environment,
                               stderr=subprocess.DEVNULL)  # fmt: skip
-    until = time.monotonic() + 240
-    while not list(folder.glob("checkpoint/step-*")):
-        assert time.monotonic() < until and caller.poll() is None
-        time.sleep(0.2)
-    assert len(children(f"{tmp_path}/serp-")) == 3, "the launcher and its two processes"
-    caller.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-    caller.wait(60)
+    try:
+        until = time.monotonic() + 240
+        while not list(folder.glob("checkpoint/step-*")):
+            assert time.monotonic() < until and caller.poll() is None
+            time.sleep(0.2)
+        assert len(children(f"{tmp_path}/serp-")) == 3, "the launcher and its two processes"
+        caller.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+        caller.wait(60)
+    finally:
+        caller.kill()
     until = time.monotonic() + 30
     while children(f"{tmp_path}/serp-"):
         assert time.monotonic() < until
