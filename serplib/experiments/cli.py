@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -171,6 +172,10 @@ def run(
         )
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
+        suites.require_equal_shares(runs)
+        runs[0].folder.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(runs[0].folder.parent, os.W_OK):
+            raise PermissionError(f"{runs[0].folder.parent} is not writable")
         copies = None if store is None else Store(store)
     absent = {name for item in runs for name in item.about.get("absent", [])}
     for name in sorted(absent):
@@ -223,7 +228,8 @@ def _execute(
         bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome), refresh=False)
         bar.update()
         if line := report.failure(outcome):
-            bar.write(f"{line} ({outcome['notebook']})")
+            there = outcome["notebook"] and Path(outcome["notebook"]).is_file()
+            bar.write(f"{line} ({outcome['notebook']})" if there else line)
         if copies and outcome["notebook"]:
             notebook = Path(outcome["notebook"])
             if line := copies.add(notebook, notebook.with_name("record.json")):

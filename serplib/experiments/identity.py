@@ -51,6 +51,10 @@ def require_same_run(folder: Path, stored: Identity, current: Identity) -> None:
         names.remove("code")
     if not names:
         return
+    if names == ["code"]:
+        raise ValueError(
+            f"{folder} is of a run that began before serplib was changed: delete it to train anew"
+        )
     names.sort(key=lambda name: name.count("."))  # general settings before parts of the model
     shown = [f"{n} was {stored.get(n)!r} and is {current.get(n)!r}" for n in names[:4]]
     more = f", and {len(names) - 4} more" if len(names) > 4 else ""
@@ -59,8 +63,6 @@ def require_same_run(folder: Path, stored: Identity, current: Identity) -> None:
         hint = ", or pass extend=True to add epochs"
     elif names == ["initial weights"]:
         hint = ", or build the model with the same seed or the same encoder"
-    elif names == ["code"]:
-        hint = ": serplib has changed since it was written"
     raise ValueError(
         f"{folder} holds a run with other settings ({', '.join(shown)}{more}): choose another "
         f"folder, or delete this one to train anew{hint}"

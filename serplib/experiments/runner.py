@@ -90,8 +90,12 @@ def execute_notebook(
 def _take_from_another_suite(run: Run, about: dict) -> bool:
     """Copy a finished run with the same hash, which another suite has executed."""
     for path in run.folder.parent.parent.glob(f"*/*-{run.folder.name[-8:]}/record.json"):
-        record = records.read_json(path)
-        if record.get("run", {}).get("hash") == run.hash:
+        try:
+            record = records.read_json(path)
+            same = record["run"]["hash"] == run.hash
+        except (OSError, ValueError, KeyError, TypeError):  # damaged: the run is executed again
+            continue
+        if same:
             shutil.copytree(path.parent, run.folder, dirs_exist_ok=True)
             records.write_json(run.folder / "record.json", record | {"run": about})
             return True
@@ -147,7 +151,8 @@ def run_one(
     except Exception as error:  # a kernel that dies, a disk that is full: the others go on
         kind = getattr(error, "ename", type(error).__name__)  # papermill's: that of the notebook
         reason = getattr(error, "evalue", error)
-        return ended("failed", f"{kind}: {reason}".splitlines()[0][:300])
+        line = " ".join(f"{kind}: {reason}".split())  # its end often names the remedy
+        return ended("failed", line if len(line) <= 300 else f"{line[:180]} ... {line[-115:]}")
     if not run.finished():
         return ended("failed", "the notebook ended without writing its record")
     return ended("done")

@@ -397,6 +397,29 @@ def _accepted(path: Path) -> dict[str, str]:
     raise ValueError(f"{path} has no cell tagged 'parameters'")
 
 
+def require_equal_shares(runs: Iterable[Run]) -> None:
+    """Check that the processes of each training can share its batches.
+
+    Raises:
+        SuiteError: a batch is no multiple of the processes; one line with the setting.
+    """
+    for run in runs:
+        if (processes := run.parameters.get("processes", 1)) == 1:
+            continue
+        model = run.parameters.get("model")
+        group = "pretrain_pointnet" if model == "pointnet" else "pretrain_transformer"
+        group = "finetune.optim" if run.notebook == "finetune" else group
+        optim: Any = presets.build(run.parameters["preset"], run.parameters["changes"])
+        for name in group.split("."):
+            optim = getattr(optim, name)
+        batch = min(optim.batch_size, run.parameters.get("train_shapes") or optim.batch_size)
+        if batch % processes:
+            raise SuiteError(
+                f"run {run.name!r}: {processes} processes cannot share a batch of {batch} evenly: "
+                f"change --processes or {group}.batch_size"
+            )
+
+
 def gather_records(runs: Iterable[Run]) -> list[dict]:
     """Read the records of the finished runs, in the order of the plan."""
     return [records.read_json(r.folder / "record.json") for r in runs if r.finished()]

@@ -85,15 +85,19 @@ def test_no_process_outlives_an_interrupted_or_killed_caller(how, tmp_path):
         f"from serplib.experiments import pipelines; pipelines.pretrain(**{given!r}, processes=2)"
     )
     environment = os.environ | {"TMPDIR": str(tmp_path)}
+    code = f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler); {code}"
     caller = subprocess.Popen([sys.executable, "-c", code], env=environment,
                               stderr=subprocess.DEVNULL)  # fmt: skip
-    until = time.monotonic() + 240
-    while not list(folder.glob("checkpoint/step-*")):
-        assert time.monotonic() < until and caller.poll() is None
-        time.sleep(0.2)
-    assert len(children(f"{tmp_path}/serp-")) == 3, "the launcher and its two processes"
-    caller.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
-    caller.wait(60)
+    try:
+        until = time.monotonic() + 240
+        while not list(folder.glob("checkpoint/step-*")):
+            assert time.monotonic() < until and caller.poll() is None
+            time.sleep(0.2)
+        assert len(children(f"{tmp_path}/serp-")) == 3, "the launcher and its two processes"
+        caller.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
+        caller.wait(60)
+    finally:
+        caller.kill()
     until = time.monotonic() + 30
     while children(f"{tmp_path}/serp-"):
         assert time.monotonic() < until
@@ -172,6 +176,19 @@ def test_the_number_of_processes_leaves_the_hash_and_the_command_overrides_it(pr
     done = CliRunner().invoke(cli.app, ["run", "tiny", "--processes", "0"])
     assert done.exit_code == 2
     assert done.stderr.splitlines() == ["serp: processes is 0, wanted >= 1"]
+
+
+def test_processes_that_cannot_share_a_batch_are_refused_before_anything_runs(project):
+    write_suite(project, TINY)
+    for number in ("3", "999"):
+        done = CliRunner().invoke(cli.app, ["run", "tiny", "--processes", number])
+        assert done.exit_code == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith(f"serp: run 'pre': {number} processes cannot share a batch of 8 ")
+        assert line.endswith("change --processes or pretrain_pointnet.batch_size")
+    assert not (project / "runs").exists()
+    suites.require_equal_shares(suites.plan("tiny", processes=2))
+    suites.require_equal_shares(suites.plan("quick", processes=3, smoke=True))
 
 
 def test_a_smoke_run_has_a_batch_that_its_processes_can_share(project):

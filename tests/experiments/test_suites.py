@@ -416,11 +416,43 @@ def test_a_half_written_record_is_not_finished(project):
     assert run.finished()
 
 
+@pytest.mark.parametrize("content", ['{"run": {"hash": "', "[]", '{"run": null}', "{}"])
+def test_a_run_with_a_damaged_record_is_executed_again(project, monkeypatch, content):
+    run = suites.plan("tiny")[0]
+    path = run.folder / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+    whole = json.dumps({"run": {"hash": run.hash}})
+    monkeypatch.setattr(runner, "execute_notebook", lambda *a, **v: path.write_text(whole))
+    outcome = runner.run_one(run, 1)
+    assert outcome["state"] == "done", outcome["message"]
+
+
 def test_children_of_a_failed_run_are_not_run(project):
     run = suites.plan("tiny")[2]
     outcome = runner.run_one(run, 1, {"state": "failed"})
     assert outcome["state"] == "not run" and "pre" in outcome["message"]
     assert not run.folder.exists()
+
+
+def test_a_failure_of_several_lines_is_told_with_its_remedy(project, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(f"1 bad shape\n{'path/' * 100}\nDelete it: 'serp data check mine --skip-bad'")
+
+    monkeypatch.setattr(runner, "execute_notebook", refuse)
+    message = runner.run_one(suites.plan("tiny")[0], 1)["message"]
+    assert message.startswith("OSError: 1 bad shape path/") and "\n" not in message
+    assert message.endswith("--skip-bad'") and len(message) <= 300
+
+
+def test_a_runs_folder_that_cannot_be_written_is_one_line(project, monkeypatch):
+    (project / "runs").write_text("a file")
+    done = CliRunner().invoke(cli.app, ["run", "tiny"])
+    assert done.exit_code == 2 and len(done.stderr.splitlines()) == 1, done.output
+    (project / "runs").unlink()
+    monkeypatch.setattr("os.access", lambda *_: False)
+    done = CliRunner().invoke(cli.app, ["run", "tiny"])
+    assert done.exit_code == 2 and done.stderr.endswith("tiny-quick is not writable\n")
 
 
 def test_a_missing_kernel_fails_the_run_and_not_the_suite(project, monkeypatch):
