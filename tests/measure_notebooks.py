@@ -14,6 +14,8 @@ import sys
 from itertools import pairwise
 
 from notebook_helpers import NOTEBOOKS, ROOT, cells
+
+sys.path.insert(0, str(ROOT / "tests" / "course"))
 from test_exercises import RIGHT, SUBTLE, WRONG, count
 
 from serplib.experiments import records

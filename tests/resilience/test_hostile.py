@@ -167,7 +167,8 @@ DANGEROUS = {  # what may not be called in the library or in an experiment, but 
 
 
 KNOWN = {  # this interpreter, with a call of ours
-    ("kernels.py", "subprocess.Popen"): "[*start, '-c', call]"
+    ("kernels.py", "subprocess.Popen"): "[*start, '-c', call]",
+    ("launcher.py", "subprocess.Popen"): "command",  # Accelerate's launcher, and our module
 }
 
 
