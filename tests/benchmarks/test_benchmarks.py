@@ -26,6 +26,7 @@ def run_small(script):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_bench_runs_and_writes_nothing():
     before = sorted((BENCHMARKS.parents[1] / "notebooks" / "experiments" / "results").iterdir())
     said = run_small("bench.py")

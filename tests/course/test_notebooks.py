@@ -180,6 +180,7 @@ def test_parity_of_perturbation(clouds, seed):
 # ---- how long they take ------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # executes each notebook once more than the test of its outputs
 @every
 def test_cpu_seconds(name):
     """At most 60 seconds of one core: then 60 s on two, whatever else they do."""
