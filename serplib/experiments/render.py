@@ -11,6 +11,8 @@ import pandas as pd
 
 from serplib.experiments.tables import Summary
 
+RESTORED = "Held-out clouds, clean, corrupted and restored: "  # pictures that open a report
+
 
 def to_text(summary: Summary, width: int = 80) -> str:
     """Render for a terminal: tables wider than ``width`` continue below, cells are not cut."""
@@ -60,14 +62,15 @@ def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
         failed: a line for each run that failed.
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
+    shown = {alt: _figure(alt, png) for alt, png in pictures.items()}
+    body += [shown.pop(alt) for alt in pictures if alt.startswith(RESTORED)]
     if summary is not None:
         with pd.option_context("display.max_colwidth", None):  # else long labels are cut
             for head, frame in summary.tables.items():
-                body += [f"<h2>{html.escape(head)}</h2>", frame.to_html(index=False, border=0)]
+                table = frame.to_html(index=False, border=0)
+                body += [f"<h2>{html.escape(head)}</h2>", f'<div class="wide">{table}</div>']
         body += [f"<p>{html.escape(note)}</p>" for note in summary.notes]
-    for alt, png in pictures.items():
-        data = base64.b64encode(png).decode()
-        body.append(f'<p><img src="data:image/png;base64,{data}" alt="{html.escape(alt)}"></p>')
+    body += shown.values()
     if summary is not None:
         body.append(f"<p>{html.escape(summary.environment)}.</p>")
     if failed:
@@ -76,12 +79,22 @@ def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
     return _PAGE.format(title=html.escape(title), body="\n".join(body))
 
 
+def _figure(alt: str, png: bytes) -> str:
+    data, text = base64.b64encode(png).decode(), html.escape(alt)
+    image = f'<img src="data:image/png;base64,{data}" alt="{text}">'
+    caption = f"<figcaption>{text}</figcaption>" if alt.startswith(RESTORED) else ""
+    return f"<figure>{image}{caption}</figure>"
+
+
 _PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>SeRP: {title}</title><style>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>SeRP: {title}</title><style>
+:root {{ color-scheme: light dark }} .wide {{ overflow-x: auto }} figure {{ margin: 1rem 0 }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
 padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc;
-text-align: left }} img {{ max-width: 100% }}
+text-align: left }} img {{ max-width: 100%; background: #fff }}
 </style></head><body>
 {body}
 </body></html>

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import textwrap
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def write(suite: str, profile: str, found: Records, outcomes: list[dict]) -> Rep
     folder.mkdir(parents=True, exist_ok=True)
     if found:
         summary = summarize(found)
-        pictures = draw(found, summary.accuracy) | _restorations(folder, found)
+        pictures = _restorations(folder, found) | draw(found, summary.accuracy)
         (folder / "report.md").write_text(render.to_markdown(summary), encoding="utf-8")
     page = render.to_html(f"{suite} ({profile})", summary, pictures, failed)
     (folder / "report.html").write_text(page, encoding="utf-8")
@@ -93,15 +94,34 @@ def failure(outcome: dict) -> str:
 
 
 def _restorations(folder: Path, found: Records) -> dict[str, bytes]:
-    """Read the figures that runs of ``figure4`` left in their folders, one a variant."""
+    """Read pictures of restored clouds, one a variant: clean, corrupted, restored.
+
+    Runs of ``figure4`` leave a file, those of ``pretrain`` a picture in their executed notebook.
+    """
     pictures: dict[str, bytes] = {}
     for record in found:
         about = record["run"]
-        run = f"{about['name']}-seed{record['parameters']['seed']}-{about['hash'][:8]}"
-        if (path := folder / run / "figure.png").is_file():
-            label = about.get("label", about["name"])
+        run = folder / f"{about['name']}-seed{record['parameters']['seed']}-{about['hash'][:8]}"
+        label = about.get("label", about["name"])
+        if (path := run / "figure.png").is_file():
             pictures.setdefault(f"Figure 4: {label}", path.read_bytes())
+        elif "restoration" in record["metrics"] and f"{render.RESTORED}{label}" not in pictures:
+            if picture := _restored_clouds(run / "notebook.ipynb"):
+                pictures[f"{render.RESTORED}{label}"] = picture
     return pictures
+
+
+def _restored_clouds(notebook: Path) -> bytes | None:
+    """Return the picture of restored clouds in an executed notebook, if there is one."""
+    try:
+        cells = records.read_json(notebook)["cells"]
+    except (OSError, ValueError, KeyError):
+        return None
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+        if alt.endswith("clean, corrupted, restored."):
+            return base64.b64decode("".join(output["data"]["image/png"]))
+    return None
 
 
 def keep(suite: str, profile: str, found: Records) -> Path:

@@ -172,3 +172,19 @@ def test_pictures_of_figure_4_are_in_the_page(tmp_path, monkeypatch):
     assert 'alt="Figure 4: &lt;i&gt;x&lt;/i&gt;"' in page
 
     assert base64.b64encode(b"\x89PNG figure").decode() in page
+
+
+def test_a_report_opens_with_the_clouds_that_a_run_restored(tmp_path, monkeypatch):
+    """The picture of its executed notebook comes before the first table."""
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path))
+    (found,) = [r for r in records.read_suite("course-quick")["records"]
+                if r["run"]["name"] == "pretrain-affine" and r["parameters"]["seed"] == 0]  # fmt: skip
+    place = tmp_path / "runs" / "course-quick" / f"pretrain-affine-seed0-{found['run']['hash'][:8]}"
+    data = base64.b64encode(b"\x89PNG clouds").decode()
+    alt = "Four held-out clouds: clean, corrupted, restored."
+    output = {"data": {"image/png": data}, "metadata": {"image/png": {"alt": alt}}}
+    records.write_json(place / "notebook.ipynb", {"cells": [{"outputs": [output]}]})
+    page = report.write("course", "quick", [found], []).path.read_text()
+    assert 0 < page.index(data) < page.index("<table") and "<figcaption>" in page
+    (place / "notebook.ipynb").write_text("{")  # cut off: the report goes without
+    assert data not in report.write("course", "quick", [found], []).path.read_text()
