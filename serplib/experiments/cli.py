@@ -222,11 +222,15 @@ def _execute(
 
     # With a delay the bar is drawn after the first outcome. The delay is short, because `bar.write`
     # draws a delayed bar, too, and `bar.close` would not end its line.
-    bar = tqdm(total=len(runs), unit="run", mininterval=0, delay=1e-6)
+    form = "{n_fmt}/{total_fmt} {elapsed}{postfix}"
+    bar = tqdm(total=len(runs), bar_format=form, mininterval=0, delay=1e-6)
 
     def show(outcome: dict) -> None:
         bar.set_postfix_str("{name} seed {seed} {state}".format_map(outcome), refresh=False)
         bar.update()
+        smoke = runs[0].profile.endswith("-smoke")
+        if outcome["state"] == "done" and not smoke and (line := status.restored_line(outcome)):
+            bar.write(line)
         if line := report.failure(outcome):
             there = outcome["notebook"] and Path(outcome["notebook"]).is_file()
             bar.write(f"{line} ({outcome['notebook']})" if there else line)
@@ -235,8 +239,12 @@ def _execute(
             if line := copies.add(notebook, notebook.with_name("record.json")):
                 bar.write(line)
 
+    def show_progress(line: str) -> None:
+        if line and sys.stderr.isatty():  # a log keeps the outcomes only
+            bar.set_postfix_str(line)
+
     try:
-        with status.watching(runs, show) as ended:
+        with status.watching(runs, show, show_progress) as ended:
             return runner.execute(runs, workers, scheduler, ended, **options)
     except (runner.SchedulerError, WorkerError) as error:
         raise _refuse(error) from None

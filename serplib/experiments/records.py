@@ -6,6 +6,7 @@ Reports and the recorded numbers in the notebooks are read from records.
 from __future__ import annotations
 
 import ast
+import base64
 import datetime
 import functools
 import hashlib
@@ -214,3 +215,16 @@ def read_suite(name: str) -> dict:
     if not path.exists():
         raise FileNotFoundError(f"{path} not found: run 'serp run' and 'serp report --keep' first")
     return read_json(path)
+
+
+def restored_clouds(notebook: Path) -> bytes | None:
+    """Return the picture of restored clouds in an executed notebook, if there is one."""
+    try:
+        cells = read_json(notebook)["cells"]
+    except (OSError, ValueError, KeyError):
+        return None
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+        if alt.endswith("clean, corrupted, restored."):
+            return base64.b64decode("".join(output["data"]["image/png"]))
+    return None

@@ -62,7 +62,7 @@ def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
         failed: a line for each run that failed.
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
-    shown = {alt: _figure(alt, png) for alt, png in pictures.items()}
+    shown = {alt: figure(alt, png) for alt, png in pictures.items()}
     body += [shown.pop(alt) for alt in pictures if alt.startswith(RESTORED)]
     if summary is not None:
         with pd.option_context("display.max_colwidth", None):  # else long labels are cut
@@ -79,7 +79,8 @@ def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
     return _PAGE.format(title=html.escape(title), body="\n".join(body))
 
 
-def _figure(alt: str, png: bytes) -> str:
+def figure(alt: str, png: bytes) -> str:
+    """Render a PNG with its alternative text, and a caption if it shows restored clouds."""
     data, text = base64.b64encode(png).decode(), html.escape(alt)
     image = f'<img src="data:image/png;base64,{data}" alt="{text}">'
     caption = f"<figcaption>{text}</figcaption>" if alt.startswith(RESTORED) else ""

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 import textwrap
 from dataclasses import dataclass
@@ -106,22 +105,9 @@ def _restorations(folder: Path, found: Records) -> dict[str, bytes]:
         if (path := run / "figure.png").is_file():
             pictures.setdefault(f"Figure 4: {label}", path.read_bytes())
         elif "restoration" in record["metrics"] and f"{render.RESTORED}{label}" not in pictures:
-            if picture := _restored_clouds(run / "notebook.ipynb"):
+            if picture := records.restored_clouds(run / "notebook.ipynb"):
                 pictures[f"{render.RESTORED}{label}"] = picture
     return pictures
-
-
-def _restored_clouds(notebook: Path) -> bytes | None:
-    """Return the picture of restored clouds in an executed notebook, if there is one."""
-    try:
-        cells = records.read_json(notebook)["cells"]
-    except (OSError, ValueError, KeyError):
-        return None
-    for output in (output for cell in cells for output in cell.get("outputs", [])):
-        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-        if alt.endswith("clean, corrupted, restored."):
-            return base64.b64decode("".join(output["data"]["image/png"]))
-    return None
 
 
 def keep(suite: str, profile: str, found: Records) -> Path:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from serplib import presets
-from serplib.experiments import records
+from serplib.experiments import records, render
 from serplib.experiments.suites import Run
 
 SECONDS = 3.0  # between two looks at the folders, and between two refreshes of the page
@@ -31,14 +31,18 @@ _ENDED = ("done", "kept", "failed", "not run")
 
 @contextmanager
 def watching(
-    runs: list[Run], on_outcome: Callable[[dict], None], seconds: float = SECONDS
+    runs: list[Run],
+    on_outcome: Callable[[dict], None],
+    on_progress: Callable[[str], None] = lambda line: None,
+    seconds: float = SECONDS,
 ) -> Iterator[Callable[[dict], None]]:
     """Keep the page of these runs up to date while they are executed.
 
     Args:
         runs: of `suites.plan`.
         on_outcome: called with each outcome.
-        seconds: between two pages.
+        on_progress: called with a line about what runs now, see `Board.progress`.
+        seconds: between two pages, and two lines.
 
     Returns:
         What `runner.execute` has to call with each outcome.
@@ -48,6 +52,7 @@ def watching(
     def look() -> None:
         while not stop.wait(seconds):
             board.write()
+            on_progress(board.progress())
 
     def ended(outcome: dict) -> None:
         board.ended(outcome)
@@ -80,6 +85,7 @@ class Board:
         self.histories: dict[str, list[dict]] = {}
         self.outcomes: dict[str, dict] = {}  # by name and seed
         self.final: dict[str, dict[str, Any]] = {}  # hash -> row of a run that has ended
+        self.picture = ""  # the first restoration that is better than copying, as HTML
 
     def ended(self, outcome: dict) -> None:
         """Take an outcome of `runner.execute`; the next page shows it."""
@@ -121,6 +127,7 @@ class Board:
                 with suppress(OSError, ValueError, KeyError):  # deleted meanwhile
                     record = records.read_json(run.folder / "record.json")
                     row |= {"history": record["history"], "seconds": record["seconds"]}
+                    self.picture = self.picture or _restored(run, record)
             self.final[run.hash] = row
         elif _changed(run) not in (None, self.before[run.hash]):  # papermill writes while it runs
             history = row["history"] = self._history(run)
@@ -144,6 +151,21 @@ class Board:
                 known = self.histories[run.hash] = state["history"]
         return known
 
+    def progress(self) -> str:
+        """Say in one line what runs now, its epoch and loss, and how long the suite still takes."""
+        rows = self.rows()
+        running = [row for row in rows if row["state"] == "running"]
+        if not running:
+            return ""
+        row = running[int(time.monotonic() / SECONDS) % len(running)]  # in turn
+        run, history = row["run"], row["history"]
+        line = f"{run.name} seed {run.seed}"
+        if row["epochs"]:
+            line += f" epoch {len(history)}/{row['epochs']}"
+        if history:
+            line += f" loss {_losses(history)[-1]:.3g}"
+        return f"{line}, {_time_left(rows).removeprefix('about ')}"
+
     def to_html(self, running: bool) -> str:
         """Render the page; without ``running`` it does not refresh itself any more."""
         rows = self.rows()
@@ -152,22 +174,51 @@ class Board:
                 row["state"] = "stopped"
         count = Counter(row["state"] for row in rows)
         ended = sum(count[state] for state in _ENDED)
-        left = [row["left"] for row in rows if row["state"] not in _ENDED]
         line = f"{ended} of {len(rows)} runs ended" + "".join(
             f", {count[state]} {state}" for state in ("running", "failed") if count[state]
         )
         if running and ended < len(rows):
-            known = [seconds for seconds in left if seconds is not None]
-            total = duration(sum(known) / max(count["running"], 1))
-            line += f"; about {total} left" if len(known) == len(left) else "; time left unknown"
+            line += f"; {_time_left(rows)}"
         first = self.runs[0]
         return _PAGE.format(
             refresh=f'<meta http-equiv="refresh" content="{SECONDS:.0f}">' if running else "",
             title=html.escape(f"{first.suite} ({first.profile})"),
             line=line + ("" if running else "; the command has ended"),
             ended=ended, total=len(rows), written=time.strftime("%Y-%m-%d %H:%M:%S"),
+            picture=self.picture,
             rows="\n".join(map(_to_html, rows)),
         )  # fmt: skip
+
+
+def restored_line(outcome: dict) -> str:
+    """Say how well a finished pre-training restores; an empty text for other outcomes."""
+    with suppress(OSError, ValueError, KeyError):
+        record = records.read_json(Path(outcome["notebook"]).with_name("record.json"))
+        found = record["metrics"]["restoration"]
+        return (
+            f"{outcome['name']} seed {outcome['seed']} restores to {1e4 * found['restored']:.1f}, "
+            f"copies are {1e4 * found['copy_input']:.1f} (Chamfer x 10,000)"
+        )
+    return ""
+
+
+def _restored(run: Run, record: dict) -> str:
+    """Return the picture of a run that restores better than copying its input, as HTML."""
+    found = record["metrics"].get("restoration", {"restored": 1.0, "copy_input": 0.0})
+    picture = records.restored_clouds(run.folder / "notebook.ipynb")
+    if picture is None or found["restored"] >= found["copy_input"]:
+        return ""
+    return render.figure(f"{render.RESTORED}{run.about.get('label', run.name)}", picture)
+
+
+def _time_left(rows: list[dict[str, Any]]) -> str:
+    """Say how long the runs that have not ended still take together."""
+    left = [row["left"] for row in rows if row["state"] not in _ENDED]
+    known = [seconds for seconds in left if seconds is not None]
+    if len(known) < len(left):
+        return "time left unknown"
+    running = sum(row["state"] == "running" for row in rows)
+    return f"about {duration(sum(known) / max(running, 1))} left"
 
 
 def failing_cell(executed: Path) -> str:
@@ -214,7 +265,7 @@ def _epochs(run: Run) -> int:
 def _to_html(row: dict[str, Any]) -> str:
     """Render the row of a run, and below it what failed."""
     run, history = row["run"], row["history"]
-    losses = [entry.get("valid_total", entry.get("train_loss", 0.0)) for entry in history]
+    losses = _losses(history)
     cells = [
         f"{html.escape(run.name)} <small>seed {run.seed}</small>",
         f'<span class="{row["state"].replace(" ", "-")}">{row["state"]}</span>',
@@ -227,6 +278,10 @@ def _to_html(row: dict[str, Any]) -> str:
     if row["error"].strip():
         line += f'<tr><td colspan="6"><pre>{html.escape(row["error"].strip())}</pre></td></tr>'
     return line
+
+
+def _losses(history: list[dict]) -> list[float]:
+    return [entry.get("valid_total", entry.get("train_loss", 0.0)) for entry in history]
 
 
 def _curve(values: list[float]) -> str:
@@ -260,10 +315,12 @@ polyline {{ fill: none; stroke: currentColor; stroke-width: 1.2 }} small {{ whit
 .running {{ color: var(--now) }}
 @media (max-width: 40rem) {{ th, td {{ padding: .3rem .25rem; font-size: .85rem }}
 svg {{ display: none }} }}
+figure {{ margin: 1rem 0 }} img {{ max-width: 100%; background: #fff }}
 </style></head><body>
 <h1>{title}</h1>
 <p>{line}. Written {written}.</p>
 <progress value="{ended}" max="{total}">{ended} of {total}</progress>
+{picture}
 <div class="table"><table>
 <tr><th>run</th><th>state</th><th>epoch</th><th>loss</th><th>time</th><th>left</th></tr>
 {rows}

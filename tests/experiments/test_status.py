@@ -84,6 +84,43 @@ def test_time_left_follows_the_epochs_and_the_runs_alike(runs):
     assert [row["left"] for row in board.rows()] == [0.0, 60.0]
 
 
+def test_a_line_says_what_runs_now_and_what_is_left(runs):
+    board = status.Board(runs[:2])
+    assert board.progress() == ""
+    start(runs[0], 0.5, 0.25)
+    assert board.progress() == f"{runs[0].name} seed 0 epoch 2/3 loss 0.25, time left unknown"
+    board.first[runs[0].hash] = (time.monotonic() - 60, 1)  # an epoch a minute, one to come
+    assert re.fullmatch(r".* epoch 2/3 loss 0.25, 3 min left", board.progress())
+    lines = []
+    with status.watching(runs[:2], print, lines.append, seconds=0.02):
+        start(runs[1], 0.5)
+        deadline = time.monotonic() + 20
+        while not any("epoch 1/3" in line for line in lines) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert any(line.startswith(f"{runs[1].name} seed 0 epoch 1/3 loss 0.5") for line in lines)
+    assert max(map(len, lines)) < 70  # with the count and the time in a line of 80
+
+
+@pytest.mark.parametrize(("restored", "better"), [(0.05, True), (0.15, False)])
+def test_the_first_good_restoration_is_shown(runs, restored, better):
+    board = status.Board(runs)
+    made = finish(runs[0])
+    assert status.restored_line(made) == "" and status.restored_line({"notebook": ""}) == ""
+    record = records.read_json(runs[0].folder / "record.json")
+    record["metrics"] = {"restoration": {"restored": restored, "copy_input": 0.1}}
+    records.write_json(runs[0].folder / "record.json", record)
+    png = {"data": {"image/png": "cGljdHVyZQ=="},
+           "metadata": {"image/png": {"alt": "Four: clean, corrupted, restored."}}}  # fmt: skip
+    executed = json.dumps({"cells": [{"outputs": [png]}]})
+    (runs[0].folder / "notebook.ipynb").write_text(executed)
+    board.ended(made)
+    assert ('src="data:image/png;base64,cGljdHVyZQ=="' in board.to_html(True)) == better
+    assert status.restored_line(made) == (
+        f"{runs[0].name} seed 0 restores to {1e4 * restored:.1f}, copies are 1000.0 "
+        "(Chamfer x 10,000)"
+    )
+
+
 def test_the_error_of_a_failed_cell_is_shown_as_text(runs):
     board = status.Board(runs)
     start(runs[0], 0.5)
