@@ -93,6 +93,7 @@ def test_serp_fast_0_imports_no_numba(tmp_path, value):
 needs_numba = pytest.mark.skipif(not accel.status().used, reason="needs numba")
 
 
+@pytest.mark.slow
 @needs_numba
 def test_no_writable_folder_for_the_cache(tmp_path):
     """A read-only install without a writable home: compile in each process, and say so."""
@@ -109,6 +110,7 @@ caching.tempfile.TemporaryFile = caching.os.makedirs = refuse
     assert fix == "set NUMBA_CACHE_DIR to a writable folder"
 
 
+@pytest.mark.slow
 @needs_numba
 def test_a_full_disk_and_damaged_cache_files(tmp_path):
     cache = tmp_path / "cache"

@@ -77,6 +77,7 @@ def test_each_run_is_a_new_process_and_sees_what_it_sees_in_a_fresh_kernel(proje
     assert VARIABLES.items() <= one[4]["environment"].items()
 
 
+@pytest.mark.slow
 def test_records_of_warm_and_fresh_kernels_are_equal(project, monkeypatch):
     os.environ.pop("PYTEST_CURRENT_TEST", None)
     pre, _, tuned = suites.plan("tiny", seeds=1)
@@ -137,6 +138,7 @@ test_kernels.execute(test_kernels.Path({project!r}), source + "time.sleep(300)")
 """
 
 
+@pytest.mark.slow
 def test_the_server_and_its_kernels_end_with_a_killed_worker(project):
     call = WORKER.format(here=str(Path(__file__).parent), project=str(project))
     worker = subprocess.Popen([sys.executable, "-c", call], cwd=project)
@@ -153,6 +155,7 @@ def test_the_server_and_its_kernels_end_with_a_killed_worker(project):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_a_killed_server_is_replaced(project):
     tell = "import os; print(os.getppid())"
     first = int(execute(project, tell))

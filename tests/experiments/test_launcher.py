@@ -74,6 +74,7 @@ def children(text: str) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks into /proc")
 @pytest.mark.parametrize("how", ["interrupt", "kill"])
 def test_no_process_outlives_an_interrupted_or_killed_caller(how, tmp_path):

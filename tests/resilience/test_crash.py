@@ -188,6 +188,7 @@ def kill_at_calls(kind, wanted, tmp_path, calls):
     return deaths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_while_writing(kind, whole, tmp_path):
     """In the middle of the weights and of the state, and before the rename."""
