@@ -70,7 +70,8 @@ def to_html(title: str, summary: Summary | None, sentences: list[str],
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
     shown = {alt: _figure(alt, png) for alt, png in pictures.items()}
-    body += [shown.pop(alt) for alt in pictures if alt.startswith(RESTORED)]
+    clouds = "".join(shown.pop(alt) for alt in pictures if alt.startswith(RESTORED))
+    body += [f'<div class="clouds">{clouds}</div>'] if clouds else []
     body += _list("Findings", sentences)
     if summary is not None:
         with pd.option_context("display.max_colwidth", None):  # else long labels are cut
@@ -102,6 +103,8 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>SeRP: {title}</title><style>
 :root {{ color-scheme: light dark }} .wide {{ overflow-x: auto }} figure {{ margin: 1rem 0 }}
+.clouds {{ display: flex; overflow-x: auto; gap: 1rem }}
+.clouds figure {{ flex: 0 0 min(22rem, 85vw); margin: 0 }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
 padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc;

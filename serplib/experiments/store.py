@@ -28,6 +28,8 @@ class Store:
         self.address = address
         self.waiting: dict[Path, None] = {}  # files not copied yet, in their order
         try:
+            if not address:
+                raise ValueError("empty")
             self.system, self.root = url_to_fs(address)
             self.system.makedirs(self.root, exist_ok=True)
             probe = f"{self.root.rstrip('/')}/.serp"
