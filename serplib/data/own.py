@@ -39,6 +39,7 @@ from serplib.data.prepare import Source, faulty
 CLOUDS = (".npy", ".npz", ".txt", ".xyz", ".pcd", ".h5")
 SPLITS = ("train", "test")
 TEST_SHARE = 0.2  # of each class, where the folder has no train and test
+RUN_POINTS = 1024  # that runs of suites take of each cloud
 MAX_COLUMNS = 16  # of a cloud: x, y, z, then anything
 SKIPPED = "skipped.txt"  # the shapes to go on without, as `serp data check --skip-bad` found them
 _NAMES = ("utf-8", "surrogateescape")  # how the names of files become bytes
@@ -118,7 +119,11 @@ def read(root: Path, split: str, name: str) -> Source:
     known = list_shapes(root)
     shapes = [shape for shape in known if shape.split == split]
     if not shapes:
-        raise DataError(f"{root}: has no shape for {split}", advised=True)
+        raise DataError(
+            f"{root}: has no shape for {split}; wanted shapes in folders train and test, or at "
+            "least two of a class without these folders",
+            advised=True,
+        )
     classes = tuple(sorted({shape.kind for shape in known} - {""}))
     labels = torch.tensor([classes.index(s.kind) if classes else 0 for s in shapes])  # (S,)
     files = list(dict.fromkeys(shape.file for shape in shapes))
@@ -321,7 +326,8 @@ def facts(root: Path, name: str, skip_bad: bool = False) -> tuple[list[str], int
     Args:
         root: folder of the set.
         name: of the set.
-        skip_bad: write the bad shapes to ``skipped.txt``, which `load` leaves out from then on.
+        skip_bad: write the bad shapes to ``skipped.txt``, which `load` leaves out from then on, and
+            those with fewer points than runs of suites take, if others have enough.
 
     Returns:
         Facts, a line each, and the number of points to load: 1,024, or those of the smallest.
@@ -329,23 +335,26 @@ def facts(root: Path, name: str, skip_bad: bool = False) -> tuple[list[str], int
     Raises:
         DataError: bad shapes, all of them named, unless they are skipped; or none is left.
     """
-    shapes, bad, sizes, sides = [], [], [], []
-    digests: dict[bytes, list[Shape]] = {}
+    rows, bad = list[tuple[Shape, int, np.ndarray, bytes]](), []
     for shape in list_shapes(root, skip=not skip_bad):
         try:
             points = shape.read()  # (N, 3)
         except DataError as error:
             bad.append((shape.origin, str(error)))
             continue
-        shapes.append(shape)
-        sizes.append(len(points))
-        sides.append(np.ptp(points, axis=0))
         content = shape.file.read_bytes() if shape.row is None else points.tobytes()
-        digests.setdefault(hashlib.sha256(content).digest(), []).append(shape)
+        digest = hashlib.sha256(content).digest()
+        rows.append((shape, len(points), np.ptp(points, axis=0), digest))
     if bad and not skip_bad:
         raise faulty(name, [message for _, message in bad])
-    if not shapes:
-        raise DataError(f"{root}: no shape can be read", advised=True)
+    if skip_bad and any(size >= RUN_POINTS for _, size, *_ in rows):
+        bad += [(shape.origin, f"{shape.origin}: {size:,} points, runs of suites take {RUN_POINTS}")
+                for shape, size, *_ in rows if size < RUN_POINTS]  # fmt: skip
+        rows = [row for row in rows if row[1] >= RUN_POINTS]
+    if not rows:
+        known = ", ".join((*MESHES, *CLOUDS))
+        raise DataError(f"{root}: no shape can be read; wanted files of {known}", advised=True)
+    shapes, sizes, sides, digests = zip(*rows)
     if skip_bad and (bad or (root / SKIPPED).is_file()):
         content = "".join(f"{origin}\n" for origin, _ in bad).encode(*_NAMES)
         try:
@@ -362,18 +371,21 @@ def facts(root: Path, name: str, skip_bad: bool = False) -> tuple[list[str], int
     long, side = np.max(sides, 1), np.array(sides)  # (S,), (S, 3)
     share = (side / long[:, None]).mean(0)  # (3,)
     found = [
-        f"{name}: {len(shapes):,} shapes in {root}, "
-        + (f"{len(classes)} classes" if classes else "unlabelled: for pre-training"),
+        f"{name}: {len(shapes):,} shape{'s' * (len(shapes) > 1)} in {root}, "
+        + (f"{len(classes)} classes" if len(classes) > 1 else "no two classes: for pre-training"),
         "files: " + ", ".join(f"{count:,} {kind}" for kind, count in sorted(kinds.items())),
         f"split: {TEST_SHARE:.0%} of each class drawn as test" if drawn else "split: by folders",
         f"points in a file: {min(sizes):,} to {max(sizes):,} (of a mesh: sampled); num_points can "
-        f"be at most {min(sizes):,}, and runs of suites take 1,024",
+        f"be at most {min(sizes):,}, and runs of suites take {RUN_POINTS:,}",
         f"unit: no file states one; longest sides {long.min():.3g} to {long.max():.3g}, median "
         f"{np.median(long):.3g}; every cloud is scaled to radius 1",
         f"axes: mean sides x {share[0]:.2f}, y {share[1]:.2f}, z {share[2]:.2f} of the longest; "
         "nothing is turned, so give all files the same axis up",
     ]
-    same = [group for group in digests.values() if len(group) > 1]
+    alike: dict[bytes, list[Shape]] = {}
+    for shape, digest in zip(shapes, digests):
+        alike.setdefault(digest, []).append(shape)
+    same = [group for group in alike.values() if len(group) > 1]
     across = sum(len({shape.split for shape in group}) > 1 for group in same)
     first = "; ".join(" = ".join(shape.origin for shape in group) for group in same[:5])
     found.append(
@@ -384,4 +396,4 @@ def facts(root: Path, name: str, skip_bad: bool = False) -> tuple[list[str], int
     if left_out:
         found.append(f"left out by {root / SKIPPED}: {', '.join(sorted(left_out))}")
     found += [f"left out: {message}" for _, message in bad]
-    return found, min(1024, *sizes)
+    return found, min(RUN_POINTS, *sizes)

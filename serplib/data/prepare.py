@@ -129,12 +129,14 @@ def _read_all(
 
 
 def faulty(name: str, faults: list[str]) -> DataError:
-    """Return the error that names all bad shapes of an own set, a line each."""
-    return DataError(
-        "\n".join([f"{name}: {len(faults):,} bad shapes", *faults])
-        + f"\nMend or delete them, or go on without: 'serp data check {name} --skip-bad'",
-        advised=True,
-    )
+    """Return the error that names all bad shapes of an own set: one line, or a line each."""
+    remedy = f"or go on without: 'serp data check {name} --skip-bad'"
+    if len(faults) == 1:
+        message = f"{name}: 1 bad shape, {faults[0]}; mend or delete it, {remedy}"
+    else:
+        head = f"{name}: {len(faults):,} bad shapes"
+        message = "\n".join([head, *faults, f"Mend or delete them, {remedy}"])
+    return DataError(message, advised=True)
 
 
 def repeated_points(clouds: Clouds) -> str | None:

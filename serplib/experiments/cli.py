@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +62,34 @@ def _one_line(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise _refuse(error) from None
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; free some space and give the same command again" if full else ""
+        raise _refuse(f"{error}{remedy}") from None
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """End with one line at Ctrl-C or SIGTERM; further ones do not disturb the end of workers."""
+    received: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        received.append(number)
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        print("serp: stopping; the same command continues the suite", file=sys.stderr)
+        raise KeyboardInterrupt
+
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: handler for each, handler in handlers.items() if handler != signal.SIG_IGN}
+    for each in before:
+        signal.signal(each, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise typer.Exit(128 + (received or [signal.SIGINT])[0]) from None
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
 
 
 @app.command()
@@ -150,7 +179,9 @@ def run(
 
     Exit status 1 if a run failed, or if a file could not be copied to the store.
     """
-    from serplib.experiments import estimate, report, runner, suites
+    from serplib.data import DataError
+    from serplib.experiments import estimate, report, runner, suites, trackers, workload
+    from serplib.experiments.render import counted
     from serplib.experiments.store import Store
 
     if suite == "list":
@@ -162,17 +193,15 @@ def run(
                 about = f" cannot be used: {' '.join(str(error).split())}"
             console.print(escape(name + about))
         return
-    with _one_line(ValueError, OSError):
-        if tracker is not None:
-            from serplib.experiments import trackers
-
-            trackers.require(tracker)
+    with _one_line(ValueError, OSError, DataError):
         runs = suites.plan(
             suite, profile, 1 if smoke else seeds, dataset, smoke, processes, tracker
         )
+        for name in sorted({item.parameters.get("tracker", "") for item in runs} - {""}):
+            trackers.require(name)
         if workers is not None and workers < 1:
             raise ValueError(f"workers is {workers}, wanted >= 1")
-        suites.require_equal_shares(runs)
+        workload.require_equal_shares(runs)
         runs[0].folder.parent.mkdir(parents=True, exist_ok=True)
         if not os.access(runs[0].folder.parent, os.W_OK):
             raise PermissionError(f"{runs[0].folder.parent} is not writable")
@@ -180,28 +209,32 @@ def run(
     absent = {name for item in runs for name in item.about.get("absent", [])}
     for name in sorted(absent):
         console.print(f"{name} is not on this machine: built-in shapes in its place")
+    if dataset and (other := sum(item.parameters.get("dataset") != dataset for item in runs)):
+        console.print(f"{dataset} has no two classes: {counted(other, 'run')} on the suite's data")
     resume = resume and not smoke
     todo = [item for item in runs if not (resume and item.finished())]
+    done = len(runs) - len(todo)
     console.print(
-        f"{suite} ({runs[0].profile}): {len(runs)} runs, {len(runs) - len(todo)} finished before"
+        f"{suite} ({runs[0].profile}): {counted(len(runs), 'run')}, {done} finished before"
     )
-    if scheduler is None:  # else the runs are on other machines
-        with _one_line(ValueError):
-            if line := estimate.require_memory(todo, workers):
-                print(f"serp: {line}", file=sys.stderr)
+    with _one_line(ValueError, OSError, DataError):
+        workload.require_data(todo)
+        if scheduler is None and (line := estimate.require_memory(todo, workers)):
+            print(f"serp: {line}", file=sys.stderr)  # with a scheduler runs are on other machines
     retries = suites.load(suite).get("retries")
-    outcomes = _execute(runs, workers, scheduler, copies, fresh=not resume, retries=retries)
-    written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
-    if smoke:
-        work = sum(outcome["state"] == "done" for outcome in outcomes)
-        typer.echo("\n".join([*written.failed, f"{work} of {len(runs)} runs work"]))
-    else:
-        if written.summary is not None:
+    with _stoppable(), _one_line(OSError):
+        outcomes = _execute(runs, workers, scheduler, copies, fresh=not resume, retries=retries)
+        written = report.write(suite, runs[0].profile, suites.gather_records(runs), outcomes)
+        if not smoke and written.summary is not None:
             runner.execute_notebook(
                 "report",
                 written.path.with_name("report.ipynb"),
                 {"suite": suite, "profile": runs[0].profile, "committed": False},
             )
+    if smoke:
+        work = sum(outcome["state"] == "done" for outcome in outcomes)
+        typer.echo("\n".join([*written.failed, f"{work} of {len(runs)} runs work"]))
+    else:
         typer.echo(written.closing())
     left = copies.add(*written.path.parent.glob("report.*")) if copies else ""
     if left:
@@ -248,9 +281,6 @@ def _execute(
             return runner.execute(runs, workers, scheduler, ended, **options)
     except (runner.SchedulerError, WorkerError) as error:
         raise _refuse(error) from None
-    except KeyboardInterrupt:
-        print("serp: interrupted; the same command continues the suite", file=sys.stderr)
-        raise typer.Exit(130) from None
     finally:
         bar.close()
 
@@ -287,10 +317,11 @@ def report_command(
     from serplib.experiments import report
 
     chosen, found = _finished(suite, profile, seeds, dataset)
-    if keep:
-        path = report.keep(suite, chosen, found)
-        typer.echo(f"records kept in {path}; 'make results' writes the results page")
-    typer.echo(report.write(suite, chosen, found, []).to_text(_width()))
+    with _one_line(OSError):
+        if keep:
+            path = report.keep(suite, chosen, found)
+            typer.echo(f"records kept in {path}; 'make results' writes the results page")
+        typer.echo(report.write(suite, chosen, found, []).to_text(_width()))
 
 
 @app.command("verify")
@@ -303,11 +334,12 @@ def verify_command(
 
     Exit status 0: they agree; 1: a variant differs; 2: nothing could be compared.
     """
-    from serplib.experiments import records, render, verify
+    from serplib.experiments import records, render, suites, verify
 
-    chosen, found = _finished(suite, profile, seeds)
-    with _one_line(ValueError, OSError):
+    with _one_line(ValueError, OSError):  # before the reader is asked to run the suite
+        chosen = suites.plan(suite, profile, seeds)[0].profile
         committed = records.read_suite(f"{suite}-{chosen}")["records"]
+    _, found = _finished(suite, profile, seeds)
     result = verify.compare(found, committed)
     for note in result.notes:
         typer.echo(note)

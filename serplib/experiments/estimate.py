@@ -6,7 +6,6 @@ from what a forward pass keeps for its gradient, scaled to the batch.
 
 from __future__ import annotations
 
-import inspect
 import os
 import textwrap
 import time
@@ -25,10 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from serplib import accel, presets
 from serplib.classifier import Classifier, autoencoder
-from serplib.data import BUILT_IN, BUILT_IN_SHAPES, own
-from serplib.data.check import COUNTS
-from serplib.experiments import records, render, suites
+from serplib.experiments import records, render, suites, workload
 from serplib.experiments.suites import Run
+from serplib.experiments.tables import format_rows
 from serplib.pretext import Corruption, Pretext
 
 GIB = 2**30
@@ -48,7 +46,11 @@ GPUS: dict[str, dict[str, float]] = {
 UTILISATION = {"gpu": 0.2, "cpu": 0.35}
 PROCESS = 0.5 * GIB  # libraries, and the context of a GPU
 TOLERANCE = 1.5  # measured memory is within this factor; what exceeds it does not start
-CLASSES = {"objects": 30, "modelnet40": 40, "shapenet55": 55}  # others: 15, as ScanObjectNN
+_SHOWN = {
+    "each run": "{kind}", "runs": "{runs:.0f}", "steps": "{steps:,.0f}",
+    "operations": "{operations:.2g}", "hours": "{hours:.3g}", "GiB": "{gib:.1f}",
+    "hours are": "{source}",
+}  # fmt: skip
 
 
 class Memory(NamedTuple):
@@ -144,14 +146,6 @@ def measure(settings: presets.Preset, model: str, head: bool, precision: str, cu
     )  # fmt: skip
 
 
-def _shapes(dataset: str, split: str, asked: int) -> int:
-    """Return the number of clouds that a run loads."""
-    if asked or dataset in BUILT_IN:
-        return asked or BUILT_IN_SHAPES
-    limits = own.limits(dataset)
-    return limits[split] if limits else COUNTS[dataset][split][0]
-
-
 def estimate(run: Run, cuda: bool, operations: bool = True) -> Estimate:
     """Estimate one run.
 
@@ -160,34 +154,10 @@ def estimate(run: Run, cuda: bool, operations: bool = True) -> Estimate:
         cuda: on a GPU; else on the CPU, with its fused layers and the data in the same memory.
         operations: also count, which takes longer than the memory.
     """
-    from serplib.experiments import pipelines
-
-    takes = inspect.signature(getattr(pipelines, run.notebook)).parameters
-    p = {name: about.default for name, about in takes.items()} | run.parameters
+    p, work, option = workload.parameters(run), workload.of(run), workload.schedule(run)[0]
     settings, model = presets.build(p["preset"], p["changes"]), p["model"]
     head, precision = run.notebook in ("finetune", "probe"), p.get("mixed_precision", "no")
-    train = _shapes(p["dataset"], "train", p["train_shapes"]) if "train_shapes" in p else 0
-    test = _shapes(p.get("test_dataset") or p["dataset"], "test", p["test_shapes"]) if (
-        "test_shapes" in p) else 0  # fmt: skip
-    valid = p.get("valid_shapes", 0)
-    train -= 0 if p.get("train_shapes") else valid
-    if p.get("labels_per_class"):
-        train = min(train, p["labels_per_class"] * CLASSES.get(p["dataset"], 15))
-    if run.notebook == "finetune":
-        valid = round(p["valid_fraction"] * train)
-        train -= valid
-    group = "pretrain_pointnet" if model == "pointnet" else "pretrain_transformer"
-    optim = settings.finetune.optim if head else getattr(settings, group)
-    option = f"{'finetune.optim' if head else group}.batch_size"
-    trains = run.notebook in ("pretrain", "finetune", "leakage")
-    batch = max(min(optim.batch_size, train), 1) if trains else 128  # that of `probes.features`
-    steps = optim.epochs * max(train // batch, 1) if trains else 0
-    passes = optim.epochs * valid if trains else train  # clouds that are only looked at
-    passes += test * (1 + 15 * p.get("robustness", 0))
-    if run.notebook == "leakage":
-        steps, passes = 4 * steps, 4 * passes  # at most: three of the four train a decoder alone
-
-    kind = f"{run.notebook} {model}"
+    kind, option = f"{run.notebook} {model}", f"{option}.batch_size"
     if model == "handmade":
         return Estimate(kind, 0, 0.0, PROCESS, precision, option, 0.0)
     plain = replace(  # what decides neither operations nor memory is measured once
@@ -197,19 +167,18 @@ def estimate(run: Run, cuda: bool, operations: bool = True) -> Estimate:
         finetune=replace(settings.finetune, optim=presets.Optim()),
     )  # fmt: skip
     memory = measure(plain, model, head, precision, cuda)
-    peak = (
-        PROCESS + memory.weights + 2 * batch * memory.largest
-    )  # gradients into and out of a layer
-    if trains:  # gradients and AdamW's two moments
-        peak += 3 * memory.trained + memory.fixed + batch * memory.kept
+    peak = PROCESS + memory.weights
+    peak += 2 * work.batch * memory.largest  # gradients into and out of a layer
+    if work.steps:  # gradients and AdamW's two moments
+        peak += 3 * memory.trained + memory.fixed + work.batch * memory.kept
     if not cuda:  # twice: splits are copies
-        peak += 2 * 12 * settings.corruption.num_points * (train + valid + test)
-    if not operations:
-        return Estimate(kind, steps, 0.0, peak, precision, option, 0.0)
-    trained, passed = count(plain, model, head, cuda)
-    clouds = steps * batch + passes
-    done = steps * batch * trained + passes * passed
-    return Estimate(kind, steps, done, peak, precision, option, clouds * searches(settings, model))
+        clouds = work.train + work.valid + work.test
+        peak += 2 * 12 * settings.corruption.num_points * clouds
+    trained, passed = count(plain, model, head, cuda) if operations else (0.0, 0.0)
+    clouds = work.steps * work.batch
+    done = clouds * trained + work.passes * passed
+    searched = (clouds + work.passes) * searches(settings, model)
+    return Estimate(kind, work.steps, done, peak, precision, option, searched)
 
 
 def searches(settings: presets.Preset, model: str) -> float:
@@ -276,39 +245,34 @@ def to_text(runs: list[Run], device: str | None = None, width: int = 80) -> str:
     if device not in (*GPUS, "CPU"):
         raise ValueError(f"device is {device!r}, wanted one of {', '.join(GPUS)}, CPU")
     known, rows = measured(runs, device), []
-    first = estimate(runs[0], device != "CPU")
     for run in runs:
         one = estimate(run, device != "CPU")
         seconds = known.get(run.name, one.operations / _rate(device, one.precision))
-        rows.append([*one, seconds, "measured" if run.name in known else "estimate"])
-    frame = pd.DataFrame(rows, columns=[*Estimate._fields, "seconds", "hours are"])
-    groups = frame.groupby(["kind", "steps", "operations", "memory", "hours are"], sort=False)
-    lines = []
-    for _, g in groups:
-        row = g.iloc[0]
-        lines += [[row.kind, str(len(g)), f"{row.steps:,}", f"{row.operations:.2g}",
-                   f"{g.seconds.mean() / 3600:.3g}", f"{row.memory / GIB:.1f}",
-                   row["hours are"]]]  # fmt: skip
+        source = "measured" if run.name in known else "estimate"
+        more = {"hours": seconds / 3600, "gib": one.memory / GIB, "runs": 1, "source": source}
+        rows.append(one._asdict() | more)
+    frame = pd.DataFrame(rows)
+    shown = format_rows(frame, _SHOWN)
+    kinds = frame.groupby([shown[head] for head in _SHOWN if head not in ("runs", "hours")],
+                          sort=False)  # fmt: skip
     total = frame.sum(numeric_only=True)
-    lines += [["total", str(len(frame)), f"{total.steps:,.0f}", f"{total.operations:.2g}",
-               f"{total.seconds / 3600:.3g}", f"{frame.memory.max() / GIB:.1f}", ""]]  # fmt: skip
-    head = ["each run", "runs", "steps", "operations", "hours", "GiB", "hours are"]
-    share = total.searches / max(total.operations, 1)
-    peak = (
-        f"{GPUS[device][first.precision]:g} TFLOP/s"
-        if device in GPUS
-        else "a matrix product's rate"
-    )
+    each = kinds.first().assign(runs=kinds.size(), hours=kinds["hours"].mean())
+    last = total.to_dict() | {"kind": "total", "gib": frame["gib"].max(), "source": ""}
+    lines = pd.concat([each, pd.DataFrame([last])])
+    table = render.table_to_text(format_rows(lines, _SHOWN), width)
+    peak = "a matrix product's rate"
+    if device in GPUS:
+        peak = f"{GPUS[device][rows[0]['precision']]:g} TFLOP/s"
     used, source = utilisation(device)
     notes = (
         f"An estimate until a record exists: hours = operations / ({peak} x {used:.2g}, {source} "
         "share). Operations are those of matrix products, convolutions and attention, counted on "
-        f"a real step. FPS, kNN and Chamfer are left out: {share:.1%} as many. GiB is the peak of "
+        "a real step. FPS, kNN and Chamfer are left out: "
+        f"{total.searches / max(total.operations, 1):.1%} as many. GiB is the peak of "
         f"one run, within a factor of {TOLERANCE}."
     )
     notes += f" The {device} has {GPUS[device]['memory']} GB." if device in GPUS else ""
     title = f"{runs[0].suite} ({runs[0].profile}) on {device}, one run after another"
-    table = render.table_to_text(pd.DataFrame(lines, columns=head), width)
     return "\n".join([title, table, "", textwrap.fill(notes, width)])
 
 
@@ -329,7 +293,7 @@ def require_memory(runs: list[Run], workers: int | None = None) -> str:
     free = torch.cuda.mem_get_info()[0] if cuda else psutil.virtual_memory().available
     side = min(workers or (1 if cuda else os.cpu_count() or 1), len(runs))
     found: dict[str, Estimate] = {}
-    for run in runs:
+    for run in {run.name: run for run in runs}.values():  # seeds need the same
         with suppress(Exception):  # a run that cannot be estimated says itself what is wrong
             found[run.name] = estimate(run, cuda, operations=False)
     name = max(found, key=lambda key: found[key].memory, default="")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from serplib.experiments.render import counted
 from serplib.experiments.tables import Summary, format_rows, scaled
 
 MOST = 3  # sentences, and variants named in one of them
@@ -95,7 +96,8 @@ def _compared(frame: pd.DataFrame, what: str, base: str) -> str:
             clauses.append(f"{word} than {base}: {_listed(some, rows)}")
     rest = (rows["verdict"] == "not significant").sum()
     if not clauses:
-        return f"{what}, {seeds}: none of {len(rows)} variants differs significantly from {base}."
+        number = counted(len(rows), "variant")
+        return f"{what}, {seeds}: no significant difference from {base} ({number})."
     if rest:
         clauses.append(f"no significant difference: {rest} of {len(rows)}")
     return f"{what}, {seeds}, significantly {'; '.join(clauses)}."
@@ -115,8 +117,9 @@ def _restored(frame: pd.DataFrame) -> str:
     best = rows.iloc[int(ratio.argmin())]
     distances = "{:.1f} against {:.1f}".format(*(1e4 * best[["restored", "copy_input"]]))
     return (
-        f"Restoration: {(ratio < 1).sum()} of {len(rows)} autoencoders are better than copying "
-        f"the input; the best is {best['label']} with {distances} (Chamfer x 10,000)."
+        f"Restoration better than copying the input: {(ratio < 1).sum()} of "
+        f"{counted(len(rows), 'autoencoder')}; the best is {best['label']} with {distances} "
+        "(Chamfer x 10,000)."
     )
 
 

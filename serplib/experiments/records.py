@@ -213,7 +213,13 @@ def read_suite(name: str) -> dict:
     """Read the committed records ``results/<name>.json``: ``{"suite", "profile", "records"}``."""
     path = results_folder() / f"{name}.json"
     if not path.exists():
-        raise FileNotFoundError(f"{path} not found: run 'serp run' and 'serp report --keep' first")
+        suites = results_folder().parent / "suites"
+        known = sorted(p.stem for p in results_folder().glob("*-*.json")
+                       if (suites / f"{p.stem.rpartition('-')[0]}.yaml").exists())  # fmt: skip
+        raise FileNotFoundError(
+            f"no committed records of {name}: there are {', '.join(known) or 'none'}; "
+            "'serp report SUITE --keep' writes those of your finished runs"
+        )
     return read_json(path)
 
 

@@ -6,12 +6,18 @@ import base64
 import html
 import re
 import textwrap
+from collections.abc import Sequence
 
 import pandas as pd
 
 from serplib.experiments.tables import Summary
 
 RESTORED = "Held-out clouds, clean, corrupted and restored: "  # pictures that open a report
+
+
+def counted(number: int, noun: str) -> str:
+    """Return ``"1 run"`` or ``"2 runs"``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def to_text(summary: Summary, width: int = 80) -> str:
@@ -51,19 +57,22 @@ def to_narrow_text(frame: pd.DataFrame, width: int = 80) -> str:
     return "\n".join(lines)
 
 
-def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
-            failed: list[str]) -> str:  # fmt: skip
+def to_html(title: str, summary: Summary | None, sentences: list[str],
+            pictures: dict[str, bytes], failed: list[str]) -> str:  # fmt: skip
     """Render one self-contained page.
 
     Args:
         title: of the page.
         summary: None where no run has finished.
+        sentences: of `findings`.
         pictures: PNG by alternative text.
         failed: a line for each run that failed.
     """
     body = [f"<h1>{html.escape(title)}</h1>"]
     shown = {alt: figure(alt, png) for alt, png in pictures.items()}
-    body += [shown.pop(alt) for alt in pictures if alt.startswith(RESTORED)]
+    clouds = "".join(shown.pop(alt) for alt in pictures if alt.startswith(RESTORED))
+    body += [f'<div class="clouds">{clouds}</div>'] if clouds else []
+    body += _list("Findings", sentences)
     if summary is not None:
         with pd.option_context("display.max_colwidth", None):  # else long labels are cut
             for head, frame in summary.tables.items():
@@ -73,10 +82,13 @@ def to_html(title: str, summary: Summary | None, pictures: dict[str, bytes],
     body += shown.values()
     if summary is not None:
         body.append(f"<p>{html.escape(summary.environment)}.</p>")
-    if failed:
-        lines = "".join(f"<li>{html.escape(line)}</li>" for line in failed)
-        body.append(f"<h2>Runs that failed</h2><ul>{lines}</ul>")
+    body += _list("Runs that failed", failed)
     return _PAGE.format(title=html.escape(title), body="\n".join(body))
+
+
+def _list(head: str, lines: list[str]) -> list[str]:
+    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+    return [f"<h2>{head}</h2><ul>{items}</ul>"] if lines else []
 
 
 def figure(alt: str, png: bytes) -> str:
@@ -92,6 +104,8 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>SeRP: {title}</title><style>
 :root {{ color-scheme: light dark }} .wide {{ overflow-x: auto }} figure {{ margin: 1rem 0 }}
+.clouds {{ display: flex; overflow-x: auto; gap: 1rem }}
+.clouds figure {{ flex: 0 0 min(22rem, 85vw); margin: 0 }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
 padding: 0 1rem }}
 table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc;
@@ -102,9 +116,9 @@ text-align: left }} img {{ max-width: 100%; background: #fff }}
 """
 
 
-def to_markdown(summary: Summary) -> str:
-    """Render the tables with their notes; labels cannot form HTML or links."""
-    lines = []
+def to_markdown(summary: Summary, sentences: Sequence[str] = ()) -> str:
+    """Render findings and tables with their notes; labels cannot form HTML or links."""
+    lines = [*(f"- {_plain(sentence)}" for sentence in sentences), *([""] if sentences else [])]
     for title, frame in summary.tables.items():
         lines += [f"**{_plain(title)}**", "", table_to_markdown(frame), ""]
     lines += [*map(_plain, summary.notes), "", _plain(summary.environment) + "."]

@@ -75,13 +75,14 @@ def write(suite: str, profile: str, found: Records, outcomes: list[dict]) -> Rep
     """
     folder = records.project_root() / "runs" / f"{suite}-{profile}"
     failed = [line for outcome in outcomes if (line := failure(outcome))]
-    summary, pictures = None, {}
+    summary, said, pictures = None, [], {}
     folder.mkdir(parents=True, exist_ok=True)
     if found:
         summary = summarize(found)
+        said = findings.sentences(summary)
         pictures = _restorations(folder, found) | draw(found, summary.accuracy)
-        (folder / "report.md").write_text(render.to_markdown(summary), encoding="utf-8")
-    page = render.to_html(f"{suite} ({profile})", summary, pictures, failed)
+        (folder / "report.md").write_text(render.to_markdown(summary, said), encoding="utf-8")
+    page = render.to_html(f"{suite} ({profile})", summary, said, pictures, failed)
     (folder / "report.html").write_text(page, encoding="utf-8")
     return Report(folder / "report.html", summary, failed)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -152,6 +153,8 @@ def run_one(
         kind = getattr(error, "ename", type(error).__name__)  # papermill's: that of the notebook
         reason = getattr(error, "evalue", error)
         line = " ".join(f"{kind}: {reason}".split())  # its end often names the remedy
+        if kind == "DeadKernelError":  # the system ends a process that takes too much memory
+            line += " (killed, often for lack of memory); the same command continues this run"
         return ended("failed", line if len(line) <= 300 else f"{line[:180]} ... {line[-115:]}")
     if not run.finished():
         return ended("failed", "the notebook ended without writing its record")
@@ -194,6 +197,7 @@ def execute(
     memory = ("target", "spill", "pause", "terminate")
     settings: dict[str, Any] = {f"distributed.worker.memory.{limit}": False for limit in memory}
     settings["distributed.worker.daemon"] = False  # a worker starts kernels: it must have children
+    settings["distributed.worker.preload"] = [__name__]  # calls `dask_setup`
     if retries is not None:
         settings["distributed.scheduler.allowed-failures"] = retries
     outcomes = []
@@ -249,6 +253,11 @@ def _shares(runs: list[Run], workers: int | None, local: bool) -> tuple[int, int
         workers = len(groups) or max(1, CPU_COUNT // processes)
     workers = max(1, min(workers, len(runs)))
     return workers, max(1, CPU_COUNT // workers), (groups or None) if local else None
+
+
+def dask_setup(_: object) -> None:
+    """Leave Ctrl-C, which a terminal also sends to workers, to the command; Dask calls this."""
+    signal.signal(signal.SIGINT, lambda *_: None)
 
 
 def _worker_number() -> int:

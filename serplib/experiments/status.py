@@ -21,9 +21,9 @@ from typing import Any
 
 import torch
 
-from serplib import presets
 from serplib.experiments import records, render
 from serplib.experiments.suites import Run
+from serplib.experiments.workload import schedule
 
 SECONDS = 3.0  # between two looks at the folders, and between two refreshes of the page
 _ENDED = ("done", "kept", "failed", "not run")
@@ -252,14 +252,8 @@ def _changed(run: Run) -> int | None:
 
 
 def _epochs(run: Run) -> int:
-    """Return the epochs of a run, 0 for a notebook without."""
-    settings = presets.build(run.parameters["preset"], run.parameters["changes"])
-    if run.notebook == "finetune":
-        return settings.finetune.optim.epochs
-    if run.notebook != "pretrain":
-        return 0
-    small = run.parameters.get("model") == "pointnet"
-    return (settings.pretrain_pointnet if small else settings.pretrain_transformer).epochs
+    """Return the epochs of a run, 0 for a notebook that leaves none in a checkpoint."""
+    return schedule(run)[1].epochs if run.notebook in ("pretrain", "finetune") else 0
 
 
 def _to_html(row: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from serplib.experiments import records
+from serplib.experiments.render import counted
 
 
 class StoreError(ValueError):
@@ -27,6 +28,8 @@ class Store:
         self.address = address
         self.waiting: dict[Path, None] = {}  # files not copied yet, in their order
         try:
+            if not address:
+                raise ValueError("empty")
             self.system, self.root = url_to_fs(address)
             self.system.makedirs(self.root, exist_ok=True)
             probe = f"{self.root.rstrip('/')}/.serp"
@@ -55,7 +58,8 @@ class Store:
                 self.system.makedirs(place.rpartition("/")[0], exist_ok=True)
                 self.system.put_file(str(path), place)
             except Exception as error:  # the network may be back with the next run
-                return f"{len(self.waiting)} files not copied to {self.address}: {_reason(error)}"
+                files = counted(len(self.waiting), "file")
+                return f"{files} not copied to {self.address}: {_reason(error)}"
             del self.waiting[path]
         return ""
 

@@ -29,15 +29,24 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+)  # fmt: skip
 
 from serplib import presets
 from serplib.data import NAMES, DataError, exists, own
 from serplib.experiments import records
 from serplib.experiments.smoke import shrink
+from serplib.validation import check_field
 
 
 class SuiteError(ValueError):
@@ -86,8 +95,24 @@ class _Suite(BaseModel):
     runs: Annotated[dict[str, _Entry], Field(min_length=1)]
 
 
+class _Limits:
+    """What notebooks accept of parameters that have more than a type."""
+
+    model: Literal["pointnet", "transformer", "vasp", "masked", "handmade"]
+    train_shapes: NonNegativeInt
+    valid_shapes: PositiveInt
+    test_shapes: NonNegativeInt
+    labels_per_class: NonNegativeInt
+    valid_fraction: Annotated[float, Field(ge=0, lt=1)]
+    robustness: Annotated[int, Field(ge=0, le=5)]
+    heads: tuple[Literal["svm", "knn", "linear", "mlp3"], ...]
+    mixed_precision: Literal["no", "bf16", "fp16"]
+    processes: PositiveInt
+
+
 # For the order of runs and for the report.
 _NOT_PARAMETERS = set(_Entry.model_fields) - {"changes", "processes"}
+UNLABELLED = ("pretrain", "leakage")  # notebooks that need no classes
 _NOT_COMPUTED = {"processes", "tracker"}  # parameters that leave what is computed, and its hash
 
 
@@ -208,11 +233,8 @@ def plan(
         SuiteError: a wrong suite, profile, number or data set; one line.
     """
     content = load(suite)
-    if dataset is not None and not exists(dataset):
-        raise SuiteError(
-            f"no data set {dataset!r}: there are {', '.join(NAMES)} and folders of your own in "
-            "SERP_DATA (see 'serp data list')"
-        )
+    if dataset is not None:
+        _require_known(dataset)
     profile = profile or next(iter(content["profiles"]))
     if profile not in content["profiles"]:
         raise SuiteError(
@@ -280,6 +302,8 @@ def _expand(entries: dict[str, dict]) -> dict[str, dict]:
                         "grid": {"of": of, "values": swept},
                     }
     for name, entry in made.items():
+        if entry.get("scratch") not in (None, *entries, *made):
+            raise ValueError(f"run {name!r}: its scratch {entry['scratch']!r} is not a run")
         values = entry["grid"]["values"] if "grid" in entry else {}
         bases = copies.get(entry.get("scratch"), {})
         equal = [base for base, own in bases.items() if own.items() <= values.items()]
@@ -316,7 +340,13 @@ def _run(
         if dataset is not None:
             parameters = _on(dataset, limits(dataset), notebook, parameters, _accepted(path))
             profile = f"{profile}-{dataset}"
+        for key in ("dataset", "test_dataset"):
+            _require_known(parameters.get(key) or "objects")
         own_set = limits(parameters.get("dataset", ""))
+        if notebook not in UNLABELLED and not _has_classes(parameters.get("dataset"), own_set):
+            raise ValueError(f"{parameters['dataset']} has no two classes, {notebook} needs them")
+        if parent and _is_pointnet(parameters) != _is_pointnet(parent.parameters):
+            raise ValueError(f"its parent {parent.name!r} trains another model: give both the same")
         if smoke:
             parameters, absent = shrink(parameters, _accepted(path), own_set)
             profile, about = f"{profile}-smoke", about | {"absent": absent}
@@ -335,6 +365,22 @@ def _run(
     return Run(suite, profile, name, seed, notebook, parameters, parent, about, digest, folder)
 
 
+def _require_known(dataset: str) -> None:
+    if not exists(dataset):
+        raise SuiteError(
+            f"no data set {dataset!r}: there are {', '.join(NAMES)} and folders of your own in "
+            "SERP_DATA (see 'serp data list')"
+        )
+
+
+def _has_classes(dataset: str | None, limits: dict[str, Any] | None) -> bool:
+    return dataset != "procedural" and (limits is None or len(limits["classes"]) > 1)
+
+
+def _is_pointnet(parameters: dict[str, Any]) -> bool:
+    return parameters.get("model") == "pointnet"
+
+
 def _on(
     dataset: str,
     limits: dict[str, Any] | None,
@@ -345,10 +391,10 @@ def _on(
     """Return the parameters of a run on another data set.
 
     An own set may hold less than a suite asks for: numbers of shapes and labels are then cut to
-    what it has (``limits``), and at most a tenth of it is held out in pre-training. Where it has no
-    labels it serves pre-training alone; other runs keep the suite's data set.
+    what it has (``limits``), and at most a tenth of it is held out in pre-training. Without two
+    classes it serves pre-training alone; other runs keep the suite's data set.
     """
-    if limits is not None and not limits["classes"] and notebook not in ("pretrain", "leakage"):
+    if notebook not in UNLABELLED and not _has_classes(dataset, limits):
         return parameters
     changed = {**parameters, "dataset": dataset}
     changed.pop("test_dataset", None)
@@ -365,6 +411,9 @@ def _on(
         changed["labels_per_class"] = min(
             parameters["labels_per_class"], limits["labels_per_class"]
         )
+    if "valid_fraction" in accepted:
+        if (changed.get("labels_per_class") or limits["labels_per_class"]) < 2:
+            changed["valid_fraction"] = 0.0  # one shape of a class cannot be split
     if "kinds" in accepted:
         changed["kinds"] = " ".join([kind for kind in limits["classes"] if " " not in kind][:4])
     return changed
@@ -383,6 +432,8 @@ def _check_parameters(parameters: dict[str, Any], path: Path) -> None:
         kind = _TYPES.get(accepted[key], object)
         if not isinstance(value, kind) or (isinstance(value, bool) and accepted[key] != "bool"):
             raise ValueError(f"{key} is {value!r}, wanted {accepted[key]}")
+        if key in _Limits.__annotations__:
+            check_field(_Limits, key, value)
 
 
 def _accepted(path: Path) -> dict[str, str]:
@@ -395,29 +446,6 @@ def _accepted(path: Path) -> dict[str, str]:
             return found | {ast.unparse(target): "" for node in body
                             if isinstance(node, ast.Assign) for target in node.targets}  # fmt: skip
     raise ValueError(f"{path} has no cell tagged 'parameters'")
-
-
-def require_equal_shares(runs: Iterable[Run]) -> None:
-    """Check that the processes of each training can share its batches.
-
-    Raises:
-        SuiteError: a batch is no multiple of the processes; one line with the setting.
-    """
-    for run in runs:
-        if (processes := run.parameters.get("processes", 1)) == 1:
-            continue
-        model = run.parameters.get("model")
-        group = "pretrain_pointnet" if model == "pointnet" else "pretrain_transformer"
-        group = "finetune.optim" if run.notebook == "finetune" else group
-        optim: Any = presets.build(run.parameters["preset"], run.parameters["changes"])
-        for name in group.split("."):
-            optim = getattr(optim, name)
-        batch = min(optim.batch_size, run.parameters.get("train_shapes") or optim.batch_size)
-        if batch % processes:
-            raise SuiteError(
-                f"run {run.name!r}: {processes} processes cannot share a batch of {batch} evenly: "
-                f"change --processes or {group}.batch_size"
-            )
 
 
 def gather_records(runs: Iterable[Run]) -> list[dict]:

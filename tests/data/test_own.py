@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from serplib.data import DataError, load, own
 from serplib.data import check as checks
-from serplib.experiments import cli, suites
+from serplib.experiments import cli, runner, suites
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -202,13 +202,17 @@ def test_too_few_points_are_named_for_every_shape(root):
     save(folder / "table" / "fewer.xyz", cloud(400, 0))
     facts = "\n".join(checks.check("mine"))
     assert "400 to 1,024" in facts and "at most 400" in facts
-    bad = []
+    bad = ""
     for split in ("train", "test"):
         try:
             load("mine", split)
         except DataError as error:
-            bad += str(error).split("\n")
-    assert sum("fewer than num_points=1,024" in line for line in bad) == 2
+            bad += str(error)
+    assert bad.count("fewer than num_points=1,024") == 2
+    facts = checks.check("mine", skip_bad=True)  # what the error advises helps
+    assert "mine: 6 shapes" in facts[0]
+    assert sum("00 points, runs of suites take 1024" in fact for fact in facts) == 2
+    assert len(load("mine", "train")) + len(load("mine", "test")) == 6
 
 
 @pytest.mark.parametrize("kind", ["obj", "stl", "ply", "glb", "npz", "pcd", "h5", "xyz"])
@@ -314,11 +318,75 @@ def test_every_suite_is_planned_on_an_own_set(root, suite):
             assert given.get("test_shapes", 0) <= 8 and given.get("labels_per_class", 0) <= 16
 
 
-def test_an_unlabelled_set_serves_pre_training_alone(root):
+@pytest.fixture
+def started(tmp_path, monkeypatch):
+    """A project of its own in which no run is executed: the runs that would be."""
+    home = tmp_path / "project" / "notebooks" / "experiments"
+    shutil.copytree(suites.experiments_folder(), home)
+    monkeypatch.setenv("SERP_ROOT", str(tmp_path / "project"))
+    started = []
+
+    def execute(runs, *rest, **options):
+        started.extend(runs)
+        return [{"name": run.name, "seed": run.seed, "state": "done"} for run in runs]
+
+    monkeypatch.setattr(runner, "execute", execute)
+    return started
+
+
+@pytest.mark.parametrize("folder", ["", "chair"])
+def test_a_set_without_two_classes_serves_pre_training_alone(root, started, folder):
     for i in range(30):
-        save(root / "mine" / f"{i}.npy", cloud(32, i))
+        save(root / "mine" / folder / f"{i}.npy", cloud(1024, i))
     for run in suites.plan("quick", None, 1, dataset="mine"):
         assert run.parameters["dataset"] == ("mine" if run.notebook == "pretrain" else "objects")
+    done = CliRunner().invoke(cli.app, ["run", "quick", "--dataset", "mine", "--smoke"])
+    assert "mine has no two classes: 10 runs on the suite's data" in done.output
+    assert len(started) == 13 and done.exit_code == 0
+    path = suites.experiments_folder() / "suites" / "quick.yaml"
+    path.write_text(path.read_text().replace("dataset: objects", "dataset: mine"))
+    done = CliRunner().invoke(cli.app, ["run", "quick"])
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 2 and line.endswith("mine has no two classes, finetune needs them")
+
+
+@pytest.mark.parametrize("options", [["--smoke"], ["--seeds", "1"]])
+def test_bad_shapes_stop_a_suite_once_before_its_first_run(root, started, options):
+    """With the remedy, which helps: also for a shape with too few points."""
+    folder = make(root, 20)
+    (folder / "lamp" / "0.npy").write_bytes(b"x")
+    words = ["run", "quick", "--dataset", "mine", *options]
+    done = CliRunner().invoke(cli.app, words)
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 2 and not started
+    assert line.startswith("serp: mine: 1 bad shape, ") and "0.npy" in line
+    assert line.endswith("'serp data check mine --skip-bad'")
+    spoil(folder)
+    save(folder / "lamp" / "few.npy", cloud(500, 0))
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 2 and not started and "bad shapes\n" in done.stderr
+    CliRunner().invoke(cli.app, ["data", "check", "mine", "--skip-bad"])
+    done = CliRunner().invoke(cli.app, words)
+    assert done.exit_code == 0 and len(started) == 13, done.output
+
+
+@pytest.mark.parametrize(
+    ("dataset", "says"), [("modelnet40", "ModelNet40 not found"), ("nothing", "no data set")]
+)
+def test_a_missing_set_of_a_suite_stops_it_before_its_first_run(root, started, dataset, says):
+    path = suites.experiments_folder() / "suites" / "quick.yaml"
+    path.write_text(path.read_text().replace("dataset: objects", f"dataset: {dataset}"))
+    done = CliRunner().invoke(cli.app, ["run", "quick"])
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 2 and says in line and line.startswith("serp: ") and not started
+
+
+def test_one_shape_of_a_class_is_not_split_again(root):
+    folder = make(root, 6)
+    save(folder / "bed" / "a.npy", cloud(1024, 3))
+    for run in suites.plan("table2", "laptop", 1, dataset="mine"):
+        if run.notebook == "finetune":
+            assert run.parameters["valid_fraction"] == 0
 
 
 def test_a_changed_own_set_is_computed_again(root):

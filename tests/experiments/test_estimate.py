@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from serplib import presets
-from serplib.experiments import cli, estimate, records, runner, suites
+from serplib.experiments import cli, estimate, records, runner, suites, workload
 
 PLANS = [(name, profile) for name in suites.known_suites()
          for profile in suites.load(name)["profiles"]]  # fmt: skip
@@ -83,7 +83,7 @@ def test_memory_is_within_the_stated_factor_of_what_is_measured(preset, model, n
     group = "finetune.optim" if notebook == "finetune" else f"pretrain_{model}"
     assert about.option == f"{group}.batch_size"
     optim = settings.finetune.optim if notebook == "finetune" else getattr(settings, group)
-    shapes = 512 + (64 if notebook == "pretrain" else estimate.BUILT_IN_SHAPES)  # with the test set
+    shapes = 512 + (64 if notebook == "pretrain" else workload.BUILT_IN_SHAPES)  # with the test set
     expected = about.memory - estimate.PROCESS - 2 * 12 * 1024 * shapes
     words = [sys.executable, "-c", MEASURE, preset, model, notebook, str(optim.batch_size)]
     measured = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
@@ -115,8 +115,15 @@ def test_every_plan_is_estimated_within_eighty_columns(suite, profile):
     text = estimate.to_text(runs, device)
     assert max(map(len, text.splitlines())) <= 80
     assert "An estimate until a record exists" in text and f"on {device}" in text
-    total = next(line for line in text.splitlines() if line.startswith("total")).split()
+    lines = text.splitlines()
+    total = next(line for line in lines if line.startswith("total")).split()
     assert int(total[1]) == len(runs) and float(total[4]) > 0
+    rows = [
+        line.split() for line in lines if line.endswith(("estimate", "measured"))
+    ]  # kind, model, runs, ...
+    assert sum(int(row[2]) for row in rows) == len(runs)
+    same = [(*row[:2], *row[3:5], row[6]) for row in rows]
+    assert len(set(same)) == len(same), "no two rows are alike"
 
 
 def test_a_record_of_exactly_this_run_on_this_device_replaces_the_estimate(monkeypatch):

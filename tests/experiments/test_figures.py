@@ -2,13 +2,14 @@
 
 import base64
 import copy
+import html
 
 import pytest
 from matplotlib.figure import Figure
 
 from serplib.evaluation.corruptions import CORRUPTIONS
 from serplib.evaluation.robustness import POINTS
-from serplib.experiments import figures, records, report, tables
+from serplib.experiments import figures, findings, records, report, tables
 
 FEW = records.read_suite("fewshot-laptop")["records"]
 
@@ -174,8 +175,8 @@ def test_pictures_of_figure_4_are_in_the_page(tmp_path, monkeypatch):
     assert base64.b64encode(b"\x89PNG figure").decode() in page
 
 
-def test_a_report_opens_with_the_clouds_that_a_run_restored(tmp_path, monkeypatch):
-    """The picture of its executed notebook comes before the first table."""
+def test_a_report_opens_with_the_clouds_that_a_run_restored_and_its_findings(tmp_path, monkeypatch):
+    """The picture of its executed notebook, the sentences of the terminal, the first table."""
     every = records.read_suite("course-quick")["records"]
     found = next(r for r in every if r["run"]["name"] == "pretrain-affine")
     seed = found["parameters"]["seed"]
@@ -187,7 +188,12 @@ def test_a_report_opens_with_the_clouds_that_a_run_restored(tmp_path, monkeypatc
     output = {"data": {"image/png": data}, "metadata": {"image/png": {"alt": alt}}}
     place.mkdir(parents=True)
     records.write_json(place / "notebook.ipynb", {"cells": [{"outputs": [output]}]})
-    page = report.write("course", "quick", [found], []).path.read_text()
-    assert 0 < page.index(data) < page.index("<table") and "<figcaption>" in page
+    found["run"]["label"] = "SeRP <b>"
+    written = report.write("course", "quick", [found], [])
+    page, text = (written.path.with_suffix(end).read_text() for end in (".html", ".md"))
+    (sentence,) = findings.sentences(written.summary)
+    places = [page.index(part) for part in (data, html.escape(sentence), "<table")]
+    assert places == sorted(places) and "<figcaption>" in page and "<b>" not in page
+    assert text.startswith(f"- {sentence.replace('<b>', '&lt;b>')}\n\n**Restoration")
     (place / "notebook.ipynb").write_text("{")  # cut off: the report goes without
     assert data not in report.write("course", "quick", [found], []).path.read_text()

@@ -39,7 +39,7 @@ def test_at_most_three_are_named_largest_first():
 @pytest.mark.parametrize(
     ("ours", "end"),
     [
-        ([0.55, 0.45], "2 seeds: none of 1 variants differs significantly"),
+        ([0.55, 0.45], "2 seeds: no significant difference from the same network from scratch (1 "),
         ([0.6], "scratch is +10.00 points (ours); one seed gives no interval."),
     ],
 )  # fmt: skip
@@ -64,7 +64,7 @@ def test_restoration_is_compared_with_copying_over_seeds():
     found += [restored("bad", seed, 0.008, 0.004) for seed in (0, 1)]
     summary = tables.summarize(found)
     assert findings.sentences(summary) == [
-        "Restoration: 1 of 2 autoencoders are better than copying the input; the best is good with "
+        "Restoration better than copying the input: 1 of 2 autoencoders; the best is good with "
         "30.0 against 40.0 (Chamfer x 10,000)."
     ]
     frame, (note,) = findings.table(summary)

@@ -15,7 +15,16 @@ from safetensors.torch import load_file
 from test_suites import ROOT, TINY, changed, write_suite
 from typer.testing import CliRunner
 
-from serplib.experiments import cli, launcher, pipelines, records, runner, status, suites
+from serplib.experiments import (
+    cli,
+    launcher,
+    pipelines,
+    records,
+    runner,
+    status,
+    suites,
+    workload,
+)  # fmt: skip
 
 LINEAR = {"finetune.freeze": True, "finetune.head_widths": []}  # no BatchNorm learns, no dropout
 TUNED = TINY["runs"]["scratch"] | {"changes": {**LINEAR, "finetune.optim.epochs": 2}}
@@ -188,8 +197,8 @@ def test_processes_that_cannot_share_a_batch_are_refused_before_anything_runs(pr
         assert line.startswith(f"serp: run 'pre': {number} processes cannot share a batch of 8 ")
         assert line.endswith("change --processes or pretrain_pointnet.batch_size")
     assert not (project / "runs").exists()
-    suites.require_equal_shares(suites.plan("tiny", processes=2))
-    suites.require_equal_shares(suites.plan("quick", processes=3, smoke=True))
+    workload.require_equal_shares(suites.plan("tiny", processes=2))
+    workload.require_equal_shares(suites.plan("quick", processes=3, smoke=True))
 
 
 def test_a_smoke_run_has_a_batch_that_its_processes_can_share(project):

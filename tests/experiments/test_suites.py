@@ -1,5 +1,6 @@
 """Suites: planning, hashing, running with papermill, skipping, failing, resuming."""
 
+import errno
 import json
 import os
 import shutil
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from nbclient.exceptions import DeadKernelError
 from typer.testing import CliRunner
 
 from serplib import presets
-from serplib.experiments import cli, records, runner, suites
+from serplib.experiments import cli, records, report, runner, suites
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,6 +170,20 @@ def test_seeds_may_be_fewer_or_more(project):
         (changed(scratch={"train_shapes": "many"}), ["train_shapes is 'many', wanted int"]),
         (changed(scratch={"train_shapes": True}), ["train_shapes is True, wanted int"]),
         (changed(scratch={"valid_fraction": [0.1]}), ["valid_fraction is [0.1], wanted float"]),
+        (
+            changed(scratch={"train_shapes": -5}),
+            ["'scratch'", "train_shapes is -5: must be greater"],
+        ),
+        (changed(scratch={"valid_fraction": 1.5}), ["valid_fraction is 1.5: must be less than 1"]),
+        (changed(pre={"model": "pointnett"}), ["model is 'pointnett': must be 'pointnet', "]),
+        (changed(pre={"mixed_precision": "fp8"}), ["mixed_precision is 'fp8'", "'bf16' or 'fp16'"]),
+        (
+            changed(q={"notebook": "probe", "heads": ["svmm"]}),
+            ["heads is ['svmm']: item 0: must be"],
+        ),
+        (changed(tuned={"model": "transformer"}), ["'tuned'", "parent 'pre' trains another model"]),
+        (changed(tuned={"scratch": "none"}), ["'tuned'", "its scratch 'none' is not a run"]),
+        (changed(scratch={"dataset": "procedural"}), ["procedural has no two classes, finetune"]),
         (changed(pre={"changes": None}), ["runs.pre.changes", "valid dictionary"]),
         (changed(pre={"changes": [1]}), ["runs.pre.changes", "valid dictionary"]),
         (changed(pre={"changes": {"pretrain_pointnet.lr": "1e-3"}}), ["1e-3", "write 1.0e-03"]),
@@ -445,6 +461,15 @@ def test_a_failure_of_several_lines_is_told_with_its_remedy(project, monkeypatch
     assert message.endswith("--skip-bad'") and len(message) <= 300
 
 
+def test_a_killed_kernel_is_told_with_its_likely_cause(project, monkeypatch):
+    def die(*_, **__):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(runner, "execute_notebook", die)
+    message = runner.run_one(suites.plan("tiny")[0], 1)["message"]
+    assert message.startswith("DeadKernelError: Kernel died (killed, often for lack of memory)")
+
+
 def test_a_runs_folder_that_cannot_be_written_is_one_line(project, monkeypatch):
     (project / "runs").write_text("a file")
     done = CliRunner().invoke(cli.app, ["run", "tiny"])
@@ -453,6 +478,17 @@ def test_a_runs_folder_that_cannot_be_written_is_one_line(project, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     done = CliRunner().invoke(cli.app, ["run", "tiny"])
     assert done.exit_code == 2 and done.stderr.endswith("tiny-quick is not writable\n")
+
+
+def test_a_disk_that_is_full_at_the_report_is_one_line_with_the_remedy(project, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device", "report.md")
+
+    monkeypatch.setattr(runner, "execute", lambda *_, **__: [])
+    monkeypatch.setattr(report, "write", full)
+    done = CliRunner().invoke(cli.app, ["run", "tiny"])
+    (line,) = done.stderr.splitlines()
+    assert done.exit_code == 2 and "No space left on device: 'report.md'; free some space" in line
 
 
 def test_a_missing_kernel_fails_the_run_and_not_the_suite(project, monkeypatch):

@@ -182,7 +182,7 @@ def test_a_label_wider_than_the_terminal_is_kept_whole(wide):
 
 
 def test_html_and_markdown_show_the_same_frames(wide):
-    page, text = render.to_html("x", wide, {}, []), render.to_markdown(wide)
+    page, text = render.to_html("x", wide, [], {}, []), render.to_markdown(wide)
     shown = re.findall(r"<table.*?</table>", page, re.DOTALL)
     assert len(shown) == len(wide.tables) == text.count("\n**") + 1
     for table, frame in zip(shown, wide.tables.values()):

@@ -286,6 +286,56 @@ def done(project):
     return {p.parent.name: p.stat().st_mtime_ns for p in project.glob("runs/*/*/record.json")}
 
 
+def processes_of(project):
+    """The processes that have inherited the project's folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            found += [path.parent] if f"SERP_ROOT={project}\0" in path.read_text() else []
+    return found
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [([signal.SIGINT], 130), ([signal.SIGTERM], 143), ([signal.SIGINT] * 3, 130)],
+    ids=["Ctrl-C", "SIGTERM", "Ctrl-C three times"],
+)
+def test_serp_run_stops_with_one_line_and_leaves_no_process(tiny, sent, status):
+    """A terminal sends Ctrl-C to the whole group; a system that shuts down tells one process."""
+    import test_suites
+
+    project, environment = tiny
+    content = test_suites.changed(pre={"changes": {"pretrain_pointnet.epochs": 10**6}})
+    content["profiles"]["quick"]["pretrain"]["changes"].pop("pretrain_pointnet.epochs")
+    test_suites.write_suite(project, content)
+    call = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    call += "from serplib.experiments.cli import main; main()"
+    serp = subprocess.Popen(
+        [sys.executable, "-c", call, "run", "tiny", "--seeds", "1", "--workers", "1"],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 120
+        while not list(project.glob("runs/*/pre-*/checkpoint/step-*")):
+            assert time.monotonic() < until and serp.poll() is None
+            time.sleep(0.2)
+        for number in sent:
+            os.kill(serp.pid, number) if number == signal.SIGTERM else os.killpg(serp.pid, number)
+            time.sleep(0.3)
+        _, error = serp.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(serp.pid, signal.SIGKILL)
+    assert serp.returncode == status, error
+    lines = [line for line in error.splitlines() if line.strip() and "run/s" not in line]
+    assert lines == ["serp: stopping; the same command continues the suite"], error
+    until = time.monotonic() + 20
+    while left := processes_of(project):
+        assert time.monotonic() < until, left
+        time.sleep(0.2)
+
+
 @pytest.mark.slow
 def test_serp_run_killed_at_any_point_loses_nothing_and_runs_nothing_twice(tiny):
     """The whole group of processes dies three times; finished records stay as they are."""

@@ -272,11 +272,15 @@ def test_parameters_are_values_and_never_code(project, harm):  # noqa: F811
 
     evil = f'x\'"\n"""\n__import__(\'os\').mkdir({str(harm)!r})\n#'
     write_suite(project, changed(scratch={"dataset": evil}))
-    run = next(run for run in suites.plan("tiny") if run.name == "scratch")
+    with pytest.raises(suites.SuiteError, match="no data set"):
+        suites.plan("tiny")
+    drawn = {"notebook": "figure4", "preset": "quick", "kinds": evil}
+    write_suite(project, changed(drawn=drawn))
+    run = next(run for run in suites.plan("tiny") if run.name == "drawn")
     cell = PythonTranslator.codify(run.parameters)
     values = {}
     exec(cell, values)
-    assert values["dataset"] == evil and not harm.exists()
+    assert values["kinds"] == evil and not harm.exists()
 
 
 # ---- what is shown ----
