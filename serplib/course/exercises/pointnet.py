@@ -117,10 +117,11 @@ def _layers(weight: Tensor, bias: Tensor, whole: Tensor, local: Tensor):
     not_finite="Your answer is infinite or NaN for logits of some hundreds: exp overflows, and a "
     "softmax of 0 has no logarithm. Use log_softmax.",
     trains=("logits",),
-    forbids={
-        "nll_loss_forward": "The text says: without F.cross_entropy and F.nll_loss. Write the "
-        "weighted mean by hand."
-    },
+    forbids=dict.fromkeys(
+        ("cross_entropy", "cross_entropy_loss", "nll_loss", "nll_loss_forward"),
+        "The text says: without F.cross_entropy and F.nll_loss, with class indices or with soft "
+        "labels. Write the weighted mean by hand.",
+    ),
 )
 def weighted_cross_entropy(logits: Tensor, touched: Tensor, weights: Tensor):
     """Return PyTorch's weighted mean: ``(M, 2), (M,) bool, (2,) -> ()``."""
