@@ -309,6 +309,17 @@ SUBTLE = {
         (entropy_of(lambda x: x.log_softmax(0)), "runs over the points"),
         (mean_over(lambda t, w: w.sum()), "two class weights"),
         (per_class, "each class by itself"),
+        (
+            [
+                entropy_of(lambda x: x.softmax(-1).clamp_min(1e-7).log()),
+                entropy_of(lambda x: (x.softmax(-1) + 1e-8).log()),
+            ],
+            "bounded the probability",
+        ),
+        (
+            lambda x, t, w: -w[1] * picked(x, t)[t].sum() / w[t.long()].sum(),
+            "two classes is missing",
+        ),
         (in_numpy, "no gradient reaches logits"),
         (torch.no_grad()(entropy_of(lambda x: x.log_softmax(-1))), "no gradient reaches logits"),
         (lambda x, t, w: torch.tensor(in_numpy(x, t, w)), "no gradient reaches logits"),
