@@ -370,6 +370,12 @@ def stated(monkeypatch):
     torch.set_default_dtype(torch.float32)
 
 
+@pytest.fixture
+def models():
+    """The stored models whose weights the page has, in float64."""
+    return {name: pretrained(name)[0].model.double() for name in states.MODELS}
+
+
 NOISES = [Perturbation(20, 40, 0.1), Perturbation(20, 20, 0.03, "fps"), Perturbation(noise="rigid")]
 PERTURB = """([name, steps, seed]) => {
     const chosen = typeof steps == "string" ? serp.families[steps] : [serp.noise(steps)];
@@ -385,10 +391,9 @@ PERTURB = """([name, steps, seed]) => {
 
 
 @pytest.mark.browser
-def test_the_explorers_of_the_pages_compute_what_the_library_does(site, stated):
+def test_the_explorers_of_the_pages_compute_what_the_library_does(site, models, stated):
     """Same cloud and seed: the same points, marks, restored points and distances in JavaScript."""
     out, gains = [], {}
-    models = {name: pretrained(name)[0].model for name in states.MODELS}  # float64, see `stated`
     settings = [
         {"patches": p.num_patches, "size": p.patch_size, "sigma": p.sigma, "centers": p.centers}
         | {"vector": "patch" if p.noise == "rigid" else "point"}
