@@ -260,7 +260,7 @@ def write_states(app) -> None:
 def add_explorers(app, pagename, templatename, context, doctree) -> None:
     """Load the explorers' scripts on their own page alone."""
     if pagename == "explore":
-        for name in ("shapes", "states", "serp", "explore"):
+        for name in ("shapes", "states", "models", "serp", "restore", "explore"):
             app.add_js_file(f"{name}.js")
 
 

@@ -1,6 +1,7 @@
 """The data of the explorers on the page "Try it" (explore.md).
 
-`make site` writes them as scripts: the shapes, and the clouds that a stored model restores.
+`make site` writes them as scripts: the shapes, the clouds that a stored model restores, and the
+weights of two stored models (1.4 MB each), with which restore.js restores other clouds.
 Training codebooks takes too long for that: `python notebooks/site/states.py` writes their states to
 codebook.json, which is committed. tests/course/test_site.py trains again and says whether it is
 stale.
@@ -15,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from serplib.course.pretrained import pretrained
+from serplib.course.pretrained import FOLDER, pretrained
 from serplib.course.widgets import explore_denoising
 from serplib.data import load
 from serplib.geometry import farthest_point_sample, gather
@@ -27,6 +28,7 @@ from serplib.vasp import Vasp, VaspConfig
 CODEBOOK = Path(__file__).with_name("codebook.json")
 SHAPES = ("airplane", "chair", "guitar", "lamp", "table", "toilet")
 RESTORED = ("airplane", "chair", "lamp", "toilet")
+MODELS = ("transformer-restore", "transformer-affine")
 SIGMAS = (0.03, 0.05, 0.1, 0.15, 0.2)
 UNIT = 2e-4  # of the 16-bit coordinates, in unit-sphere radii
 
@@ -124,12 +126,15 @@ def codebook() -> dict[str, Any]:
 
 
 def write_scripts(folder: Path) -> None:
-    """Write shapes.js and states.js."""
+    """Write shapes.js, states.js and models.js."""
     folder.mkdir(exist_ok=True, parents=True)
     states = {"denoising": denoising(), "codebook": json.loads(CODEBOOK.read_text("utf-8"))}
-    for file, name, value in (("shapes", "Shapes", shapes()), ("states", "States", states)):
+    files = {name: FOLDER / f"{name}.safetensors" for name in MODELS}
+    models = {name: base64.b64encode(file.read_bytes()).decode() for name, file in files.items()}
+    for name, value in (("Shapes", shapes()), ("States", states), ("Models", models)):
         text = json.dumps(value, separators=(",", ":"))
-        (folder / f"{file}.js").write_text(f"const serp{name} = {text};\n", encoding="utf-8")
+        path = folder / f"{name.lower()}.js"
+        path.write_text(f"const serp{name} = {text};\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

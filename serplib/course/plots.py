@@ -149,6 +149,7 @@ def show_clouds(
     emphasis: float = 1.0,
     camera: tuple[float, float] = CAMERA,
     legend: bool = False,
+    frames: bool = False,
 ) -> CourseFigure:
     """Draw clouds side by side, all at one scale and from one camera; far points are paler.
 
@@ -164,6 +165,7 @@ def show_clouds(
         emphasis: factor on that area for the later layers of a panel.
         camera: elevation and azimuth in degrees.
         legend: name the roles below the panels.
+        frames: draw a line around each panel.
 
     Raises:
         ValueError: no panel, a role without colour, or points that are not ``(N, 3)``.
@@ -192,7 +194,8 @@ def show_clouds(
         left, bottom = (place % columns) / columns, 1 - (place // columns + 1) * panel / height
         axes = figure.add_axes((left, bottom + below / height, 1 / columns, inside / height))
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-        axes.set_axis_off()
+        axes.set(xticks=[], yticks=[], frame_on=frames)
+        axes.spines[:].set(color="#BBBBBB")
         _title(axes, title)
         for layer, (role, points) in enumerate(layers.items()):
             paint = np.tile(to_rgb(color(role)), (len(points), 1))  # (N, 3)

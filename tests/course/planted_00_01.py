@@ -88,6 +88,25 @@ def gridded(corners, number, generator):
     return triangle(corners, torch.where(uv.sum(1, keepdim=True) > 1, 1 - uv, uv))
 
 
+def from_one_number(second, root=False):
+    """Folded, or by the root of the first number: the second number follows from the first."""
+
+    def draw(corners, number, generator):
+        u = torch.rand(number, generator=generator, dtype=torch.float64)
+        uv = torch.stack([u, second(u) % 1], 1)
+        if root:
+            uv = uv[:, :1].sqrt() * torch.stack([1 - uv[:, 1], uv[:, 1]], 1)
+        return triangle(corners.double(), torch.where(uv.sum(1, keepdim=True) > 1, 1 - uv, uv))
+
+    return draw
+
+
+def bits_of_one(corners, number, generator):
+    bits = torch.randint(2**24, (number,), generator=generator)
+    uv = torch.stack([bits // 4096, bits % 4096], 1) / 4096
+    return triangle(corners, torch.where(uv.sum(1, keepdim=True) > 1, 1 - uv, uv))
+
+
 def center_of(reference):
     return reference.mean(1, keepdim=True)
 
@@ -282,6 +301,19 @@ SUBTLE = {
         (clamped, "at a corner"),
         (seeded, "Two different seeds"),
         (gridded, "points coincide"),
+        (
+            [
+                from_one_number(lambda u: 10 * u),
+                from_one_number(lambda u: 1000 * u),
+                from_one_number(lambda u: 12345.6 * u),
+                from_one_number(lambda u: 1000 * u, root=True),
+                from_one_number(lambda u: u.flip(0)),
+                from_one_number(lambda u: u.roll(1)),
+                from_one_number(lambda u: u.roll(1), root=True),
+                bits_of_one,
+            ],
+            "independent",
+        ),
         (lambda c, n, g: folded(c.mul_(1.1), n, g), "in place"),
     ],
 }

@@ -142,6 +142,29 @@ def unsafe(logits):
     return logits.exp().log() - logits.exp().sum(-1, keepdim=True).log()
 
 
+def soft_labels(x, t, w):
+    """The weighted mean by F.cross_entropy itself, which takes probabilities, too."""
+    target = F.one_hot(t.long(), 2) * w
+    return F.cross_entropy(x, target, reduction="sum") / target.sum()
+
+
+def soft_module(x, t, w):
+    labels = F.one_hot(t.long(), 2).float()
+    return nn.CrossEntropyLoss(w, reduction="sum")(x, labels) / (labels * w).sum()
+
+
+def soft_points(x, t, w):
+    each = torch.stack(
+        [F.cross_entropy(row, label) for row, label in zip(x, F.one_hot(t.long(), 2).float())]
+    )
+    return (w[t.long()] * each).sum() / w[t.long()].sum()
+
+
+def planes(x, t, w):
+    """Points as the pixels of an image, for another kernel."""
+    return F.nll_loss(x.log_softmax(1).T[None, :, :, None], t.long()[None, :, None], w)
+
+
 def mean_over(divide):
     return lambda x, t, w: -(w[t.long()] * picked(x, t)).sum() / divide(t, w)
 
@@ -272,6 +295,7 @@ SUBTLE = {
         (lambda x, t, w: F.cross_entropy(x, t.long(), w), "without F.cross_entropy"),
         (lambda x, t, w: nn.CrossEntropyLoss(w)(x, t.long()), "without F.cross_entropy"),
         (lambda x, t, w: F.nll_loss(x.log_softmax(1), t.long(), w), "without F.cross_entropy"),
+        ([soft_labels, soft_module, soft_points, planes], "with soft labels"),
         (
             lambda x, t, w: -(w[x.argmax(1)] * picked(x, t)).sum() / w[x.argmax(1)].sum(),
             "the network chose",
@@ -285,6 +309,17 @@ SUBTLE = {
         (entropy_of(lambda x: x.log_softmax(0)), "runs over the points"),
         (mean_over(lambda t, w: w.sum()), "two class weights"),
         (per_class, "each class by itself"),
+        (
+            [
+                entropy_of(lambda x: x.softmax(-1).clamp_min(1e-7).log()),
+                entropy_of(lambda x: (x.softmax(-1) + 1e-8).log()),
+            ],
+            "bounded the probability",
+        ),
+        (
+            lambda x, t, w: -w[1] * picked(x, t)[t].sum() / w[t.long()].sum(),
+            "two classes is missing",
+        ),
         (in_numpy, "no gradient reaches logits"),
         (torch.no_grad()(entropy_of(lambda x: x.log_softmax(-1))), "no gradient reaches logits"),
         (lambda x, t, w: torch.tensor(in_numpy(x, t, w)), "no gradient reaches logits"),

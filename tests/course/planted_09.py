@@ -42,6 +42,10 @@ def wrapped_block(n, k, generator):
     return (start + torch.arange(k)) % n
 
 
+def half_up(number):
+    return math.floor(number + 0.5)
+
+
 def over_all(labels, fraction, generator):
     held = torch.zeros(len(labels), dtype=torch.bool)
     held[torch.randperm(len(labels), generator=generator)[: round(fraction * len(labels))]] = True
@@ -203,6 +207,7 @@ SUBTLE = {
     "stratified": [
         (with_count(lambda f, n: bounded(f, n, math.floor)), "neither floor nor ceil"),
         (with_count(lambda f, n: bounded(f, n, math.ceil)), "neither floor nor ceil"),
+        (with_count(lambda f, n: bounded(f, n, half_up)), "round(2.5) is 2"),
         (with_count(lambda f, n: max(round(f * n), 1)), "held out whole"),
         (with_count(lambda f, n: min(round(f * n), n - 1)), "at least one of each class"),
         (with_pick(lambda n, k, g: torch.randint(n, (k,), generator=g)), "with replacement"),

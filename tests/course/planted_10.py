@@ -54,6 +54,17 @@ def centers_only(index, hidden):
     return found.sum(1) / hidden.sum(1)
 
 
+def rows_by_number(index, hidden):
+    """1 - hidden is no mask: it picks rows 0 and 1."""
+    pairs = zip(index, hidden.long())
+    return torch.stack([torch.isin(p[h], p[1 - h]).float().mean() for p, h in pairs])
+
+
+def twice_visible(index, hidden):
+    same = [p[h].flatten()[:, None] == p[~h].flatten() for p, h in zip(index, hidden)]
+    return torch.stack([x.float().sum(1).mean() for x in same])
+
+
 def with_a_loop(index, hidden):
     shares = []
     for patches, off in zip(index, hidden):
@@ -138,7 +149,7 @@ WRONG = {
     "given_away": [
         (lambda i, h: share(i, inside(i, h), ~h), "in the visible patches"),
         (lambda i, h: 1 - right(i, h), "complement"),
-        (lambda i, h: share(i, inside(i, torch.ones_like(h)), h), "its own patch"),
+        (lambda i, h: share(i, inside(i, torch.ones_like(h)), h), "You looked in all patches"),
         (slots, "a number of slots"),
         (lambda i, h: slots(i, h) / h.sum(1), "number of hidden patches"),
         (any_slot, "anything at all"),
@@ -176,6 +187,16 @@ SUBTLE = {
         (lambda i, h: slots(i, h) / i[0].numel(), "slots of all patches"),
         (lambda i, h: slots(i, h) / (h.sum() * i.shape[2]), "differs from cloud to"),
         (centers_only, "centres only"),
+        (lambda i, h: (shown(i, inside(i, ~h)).all(2) & h).sum(1) / h.sum(1), "given away whole"),
+        ([rows_by_number, lambda i, h: slots(i, h) > 0], "All is 1"),
+        (lambda i, h: slots(i, h) / ((~h).sum(1) * i.shape[2]), "or of the visible ones"),
+        (lambda i, h: slots(i, h) / i.shape[2], "a number of slots"),
+        (twice_visible, "visible patches twice"),
+        (
+            lambda i, h: (inside(i, h) & inside(i, ~h)).sum(1) / inside(i, ~h).sum(1),
+            "counted each point once",
+        ),
+        (lambda i, h: torch.isin(i[h], i[~h]).float().mean(), "one number for the batch"),
         ([with_a_loop, with_a_comprehension], "without a loop over patches"),
         (in_place, "argument hidden in place"),
         (lambda i, h: right(i, h).half(), "float16"),

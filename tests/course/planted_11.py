@@ -92,6 +92,11 @@ def normal_formula(gain, sd):
     return (2.8 * sd / gain) ** 2
 
 
+def one_step(gain, sd):
+    m = max(2, math.ceil(normal_formula(gain, sd)))
+    return max(2, math.ceil((bound(m) * sd / gain) ** 2))
+
+
 WRONG = {
     "standard_error": [
         (lambda a, n: a * (100 - a) / n / 100, "That is the variance"),
@@ -173,7 +178,29 @@ SUBTLE = {
         (lambda won, lost: round(exact(won, lost), 3), "You rounded"),
     ],
     "seeds_needed": [
-        ([first(lambda m: bound(m, lost=0))], "degrees of freedom are m"),
+        (
+            [
+                first(lambda m: bound(m, lost=0)),
+                first(lambda m: quantile(0.975, m) + quantile(0.8, m, 0)),
+                first(lambda m: quantile(0.975, m, 0) + quantile(0.8, m)),
+                first(lambda m: bound(m, lost=2), start=3),
+            ],
+            "degrees of freedom are m",
+        ),
+        (first(bound, start=3), "Start at m = 2"),
+        (one_step, "one step from the normal"),
+        (
+            [
+                lambda g, s: math.ceil(normal_formula(g, s)),
+                lambda g, s: round(normal_formula(g, s)),
+            ],
+            "take Student's t",
+        ),
+        (first(lambda m: bound(m) * math.sqrt(m / (m - 1))), "standard error is sd / sqrt(m)"),
+        (first(lambda m: bound(m, test=0.995)), "test at 1 %"),
+        (first(lambda m: quantile(0.8, m)), "left out the quantile of the test"),
+        (first(lambda m: math.hypot(quantile(0.975, m), quantile(0.8, m))), "not their squares"),
+        (lambda g, s: right_seeds(g, s * s), "do not square it"),
         (first(lambda m: bound(m, test=0.95)), "one-sided test"),
         (first(lambda m: bound(m, power=0.9)), "one side only"),
         (first(lambda m: quantile(0.975, m) - quantile(0.8, m)), "power is subtracted"),

@@ -34,7 +34,8 @@ ARITHMETIC = {
     "07_vasp": {"0.75"},  # the border between codes at 0 and 1.5
     "09_finetuning": {"0.80", "0.67", "0.83", "0.03"},  # 4/5, 4/6, 2.5/3; the paper's sigma
     "10_leakage_and_beyond": {"60", "90", "3.3"},  # mask ratios; a section
-    "A_engineering": {"0.008", "0.001"},  # 2^-7, bfloat16 near 1; a step, a loss of notebook 04
+    # 2^-7, bfloat16 near 1; a step, a loss of notebook 04; 2^-8 in per cent; twice 0.81
+    "A_engineering": {"0.008", "0.001", "0.4", "1.6"},
     "11_results": {"0.04", "57.14", "50"},  # 100/2468; 4/7; power without t(0.8)
 }
 

@@ -370,18 +370,30 @@ def stated(monkeypatch):
     torch.set_default_dtype(torch.float32)
 
 
-NOISES = [Perturbation(12, 30, 0.1), Perturbation(20, 20, 0.03, "fps"), Perturbation(noise="rigid")]
+@pytest.fixture
+def models():
+    """The stored models whose weights the page has, in float64."""
+    return {name: pretrained(name)[0].model.double() for name in states.MODELS}
+
+
+NOISES = [Perturbation(20, 40, 0.1), Perturbation(20, 20, 0.03, "fps"), Perturbation(noise="rigid")]
 PERTURB = """([name, steps, seed]) => {
     const chosen = typeof steps == "string" ? serp.families[steps] : [serp.noise(steps)];
     const made = serp.perturb(serpShapes[name], chosen, seed);
-    return {...made, distance: serp.chamfer(made.points, serpShapes[name])};
+    const model = typeof steps == "string" ? "transformer-affine" : "transformer-restore";
+    window.models ??= {};
+    window.models[model] ??= serpModel(serpModels[model]);
+    const restored = window.models[model](made.points);
+    const [distance, mended] = [made.points, restored].map((points) =>
+        serp.chamfer(points, serpShapes[name]));
+    return {...made, model, restored, distance, mended};
 }"""
 
 
 @pytest.mark.browser
-def test_the_explorers_of_the_pages_compute_what_the_library_does(site, stated):
-    """Same cloud and seed: the same points, marks and Chamfer distance in JavaScript."""
-    out = []
+def test_the_explorers_of_the_pages_compute_what_the_library_does(site, models, stated):
+    """Same cloud and seed: the same points, marks, restored points and distances in JavaScript."""
+    out, gains = [], {}
     settings = [
         {"patches": p.num_patches, "size": p.patch_size, "sigma": p.sigma, "centers": p.centers}
         | {"vector": "patch" if p.noise == "rigid" else "point"}
@@ -395,22 +407,45 @@ def test_the_explorers_of_the_pages_compute_what_the_library_does(site, stated):
             cloud = torch.tensor(page.evaluate("name => serpShapes[name]", name))  # (N, 3)
             for ours, theirs in pairs:
                 found = page.evaluate(PERTURB, [name, theirs, seed])
-                expected = widgets.explore_perturbation(cloud, ours, seed)
+                model = models[found["model"]]
+                expected = widgets.explore_perturbation(cloud, ours, seed, {"it": model.restore})
                 assert found["touched"] == expected.touched.tolist(), (name, theirs)
                 assert found["changed"] == expected.changed.tolist(), (name, theirs)
                 torch.testing.assert_close(torch.tensor(found["points"]), expected.perturbed)
+                restored = torch.tensor(found["restored"])
+                torch.testing.assert_close(restored, expected.restored["it"], rtol=0, atol=1e-6)
                 assert found["distance"] == pytest.approx(expected.copy_chamfer, rel=1e-5)
+                assert found["mended"] == pytest.approx(expected.chamfer["it"], rel=1e-5)
+                gains.setdefault(str(theirs), []).append(found["distance"] - found["mended"])
             farthest = page.evaluate("name => serp.farthest(serpShapes[name], 64)", name)
             assert farthest == farthest_point_sample(cloud[None], 64)[0].tolist()
             out.append(page.evaluate(LEFT_OUT, name))
         for text in (f"{min(out)} to {max(out)} points", f"{len(out)} shapes"):
             assert text in site["explore.html"].text
+    undone = {name for name, found in gains.items() if sum(found) > 0}
+    assert undone == {str(settings[0]), "affine maps", "affine maps, local drops"}
 
 
 def explored(page, heading: str):
     """The box of an explorer, its line of text, and its first canvas."""
     box = page.locator(f"#{heading} .explorer")
     return box, box.get_by_role("status"), box.locator("canvas").first
+
+
+def settled(page, status) -> None:
+    """Wait until the third panel shows what the network made of the second."""
+    page.wait_for_function("line => !line.innerText.endsWith('...')", arg=status.element_handle())
+
+
+RESTORE_SECONDS = """() => {
+    const restore = serpModel(serpModels["transformer-restore"]);
+    const taken = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10].map(() => {
+        const started = performance.now();
+        restore(serpShapes.chair);
+        return performance.now() - started;
+    });
+    return Math.min(...taken) / 1000; // a busy machine adds to some
+}"""
 
 
 def numbers(status) -> list[float]:
@@ -543,6 +578,9 @@ def test_the_page_of_explorers_works_as_a_file(site):
         assert family.locator("option").all_inner_texts()[1:] == list(widgets.FAMILIES)
         family.select_option("random drops")
         assert status.inner_text().startswith("512 of 1024 clean points moved, dropped or replaced")
+        settled(page, status)
+        ending = r"restored by transformer-affine \d+\.\de-4 \(worse\)\.$"
+        assert re.search(ending, status.inner_text())
         assert box.get_by_role("slider", name="sigma").is_disabled()
         family.select_option("noise (the paper)")
         fewer = numbers(status)[0]
@@ -568,5 +606,6 @@ def test_the_page_of_explorers_works_as_a_file(site):
             })"""
         )
         assert len(seconds) == 10 and max(seconds) < 0.15, seconds
+        assert page.evaluate(RESTORE_SECONDS) < 0.15
         browser.close()
     assert not wrong

@@ -1,5 +1,6 @@
-// The explorers of the page "Try it". Perturbation and patches are computed here (serp.js); the
-// denoising and codebook explorers step through states that the library computed (states.js).
+// The explorers of the page "Try it". Perturbation, patches and the stored models are computed here
+// (serp.js, restore.js); the denoising and codebook explorers step through states that the library
+// computed (states.js).
 "use strict";
 
 (() => {
@@ -132,9 +133,11 @@
     });
   }
 
+  const SETTLED = 80; // milliseconds without a change
+
   // A box after a heading: controls, a line of text, and panels that turn together. `compute` gets
-  // the values of the controls; it returns the text, layers or bars for each panel, and the
-  // frame, see `fit`.
+  // the values of the controls; it returns the text, layers or bars for each panel, the frame, see
+  // `fit`, and `later`: what to show instead, computed once the controls have settled.
   function explorer(heading, settings, panels, compute) {
     const section = document.getElementById(heading);
     if (!section) return;
@@ -159,12 +162,18 @@
       make("div", { className: "explorer-panels" }, ...figures)));
 
     const view = { azimuth: -58, elevation: 22 }; // degrees, as in the figures of the course
-    let shown;
+    let shown, waiting;
 
     function update() {
       const values = Object.fromEntries(
         Object.entries(controls).map(([label, { value }]) => [label, value()]));
-      shown = compute(values, controls);
+      show(compute(values, controls));
+      clearTimeout(waiting);
+      if (shown.later) waiting = setTimeout(() => show(shown.later()), SETTLED);
+    }
+
+    function show(computed) {
+      shown = computed;
       status.innerText = shown.text;
       draw();
     }
@@ -232,6 +241,12 @@
       [dots(still, "neutral"), dots(noisy, "perturbed", 2.8)]];
   }
 
+  const models = {}; // read when first used
+  const restore = (name, cloud) => (models[name] ??= serpModel(serpModels[name]))(cloud);
+  const compared = (mended, copied) => `${small(mended)} (${mended < copied ? "better" : "worse"})`;
+
+  let repaired = []; // what the third panel shows until the next restoration
+
   function perturbation(values, controls) {
     const cloud = serpShapes[values.shape], isNoise = values.family == PAPER;
     const ofNoise = ["patches", "points a patch", "sigma", "centres", "a vector for each"];
@@ -243,14 +258,24 @@
     const steps = isNoise ? [serp.noise(settings)] : serp.families[values.family];
     const { points, touched, changed } = serp.perturb(cloud, steps, values.seed);
     const count = changed.filter(Boolean).length;
+    const model = isNoise ? "transformer-restore" : "transformer-affine";
+    const copied = serp.chamfer(points, cloud);
     const what = isNoise
       ? `points touched (${patches} x ${size} = ${patches * size} picks)`
       : "clean points moved, dropped or replaced";
-    return {
-      text: `${count} of ${cloud.length} ${what}. Chamfer perturbed to clean, the copy baseline: ` +
-        small(serp.chamfer(points, cloud)),
-      panels: pair(cloud, points, changed, touched),
+    const text = `${count} of ${cloud.length} ${what}. Chamfer perturbed to clean, the copy ` +
+      `baseline: ${small(copied)}; restored by ${model} `;
+    const show = (end) => ({
+      text: text + end,
+      panels: [...pair(cloud, points, changed, touched), [dots(repaired, "restored")]],
       frame: [cloud, points],
+    });
+    return {
+      ...show("..."),
+      later() {
+        repaired = restore(model, points);
+        return show(`${compared(serp.chamfer(repaired, cloud), copied)}.`);
+      },
     };
   }
 
@@ -298,7 +323,7 @@
     return {
       text: `${values.shape}: ${touched.filter(Boolean).length} of ${cloud.length} points ` +
         `touched. Chamfer to clean: copying the input ${small(copied)}; restored ` +
-        `${small(mended)} (${mended < copied ? "better" : "worse"}).`,
+        `${compared(mended, copied)}.`,
       panels: [...pair(cloud, points, touched, touched), [dots(repaired, "restored")]],
       frame: [cloud, points],
     };
@@ -357,7 +382,7 @@
       sigma: { range: [0.03, 0, 0.2, 0.005] }, seed: { range: [0, 0, 99] },
       centres: { toggle: ["random", "fps"] },
       "a vector for each": { toggle: ["point", "patch"] },
-    }, titles("clean", "perturbed"), perturbation);
+    }, titles("clean", "perturbed", "restored"), perturbation);
 
     explorer("cut-a-shape-into-patches", {
       shape: { menu }, centres: { range: [64, 4, 128] }, "points a patch": { range: [32, 2, 128] },

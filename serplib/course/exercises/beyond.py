@@ -46,20 +46,30 @@ def given_away(index: Tensor, hidden: Tensor):
     seen, unseen = inside(~hidden), inside(hidden)
     shown = looked_up(seen)  # (B, c, n)
     visits = torch.stack([cloud.flatten().bincount(minlength=60) for cloud in index])  # (B, N)
-    once = (seen & unseen).sum(1) / unseen.sum(1)
+    both = (seen & unseen).sum(1)  # (B,) points
+    often = torch.stack([cloud[~off].flatten().bincount(minlength=60)
+                         for cloud, off in zip(index, hidden)])  # (B, N) visible slots  # fmt: skip
     right, slots = mean(shown.mean(2)), (shown.sum(2) * hidden).sum(1)  # (B,) each
+    pooled = torch.isin(index[hidden], index[~hidden]).float().mean()
     return right, {
         "You counted in the visible patches. Exchange hidden and visible.":
             mean(looked_up(unseen).mean(2), ~hidden),
-        "You counted each point once. A point in two hidden patches fills two slots.": once,
+        "You counted each point once. A point in two hidden patches fills two slots.":
+            [both / unseen.sum(1), both / seen.sum(1), both / (seen | unseen).sum(1), both],
+        "You counted a point of two visible patches twice. Ask whether it is visible, not how "
+        "often.": mean(looked_up(often).mean(2)),
+        "That is the share of patches that are given away whole. Count slots.":
+            mean(shown.amin(2)),
         "You pooled the clouds of the batch: index 5 of one cloud is another point than index 5 of"
         " the next.": mean(looked_up(seen.any(0).expand_as(seen)).mean(2)),
         "You counted the other hidden patches, too. The encoder sees visible patches only.":
             mean(looked_up(visits > 1).mean(2)),
-        "Every point lies in its own patch. Look in the visible ones.": torch.ones(len(index)),
-        "You divided by the slots of all patches, not of the hidden ones.":
-            slots / index[0].numel(),
-        "That is a number of slots. Divide by how many the hidden patches have.": slots,
+        "All is 1. You looked in all patches, and every point lies in its own; or a mask is no "
+        "bool, and its numbers picked rows. Look in the visible patches.": torch.ones(len(index)),
+        "You divided by the slots of all patches, or of the visible ones, not of the hidden ones.":
+            [slots / index[0].numel(), slots / (size * (~hidden).sum(1))],
+        "That is a number of slots. Divide by how many the hidden patches have.":
+            [slots, slots / size],
         "You divided by the number of hidden patches. Each has n slots.": size * right,
         "You divided by the hidden slots of the whole batch. Their number differs from cloud to "
         "cloud.": [slots / (hidden.sum() * size), slots / (hidden.sum(1).float().mean() * size)],
@@ -67,7 +77,7 @@ def given_away(index: Tensor, hidden: Tensor):
             mean(shown.amax(2)),
         "You looked at the centres only, the first point of each patch.": mean(shown[:, :, 0]),
         "That is one number for the batch. Wanted one for each cloud.":
-            [right.mean(), slots.sum() / (hidden.sum() * size)],
+            [right.mean(), slots.sum() / (hidden.sum() * size), pooled],
     }  # fmt: skip
 
 

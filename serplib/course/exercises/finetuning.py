@@ -18,8 +18,9 @@ from serplib.course.exercises.grading import (
 )
 from serplib.seeding import named_generator
 
-SIZES = {0: 40, 1: 13, 2: 7, 3: 5, 4: 3, 7: 2}  # class to number of shapes; 5 and 6 are missing
-WANTED = {0.25: [10, 3, 2, 1, 1, 1], 0.8: [32, 10, 6, 4, 2, 1]}  # fraction to number held out
+# Class to number of shapes; 5 and 6 are missing, and a quarter of 10 is rounded to 2.
+SIZES = {0: 40, 1: 13, 2: 7, 3: 5, 4: 3, 7: 2, 8: 10}
+WANTED = {0.25: [10, 3, 2, 1, 1, 1, 2], 0.8: [32, 10, 6, 4, 2, 1, 8]}  # fraction to number held out
 
 
 @examination
@@ -75,7 +76,8 @@ def _check_counts(counts: list[list[int]], fraction: float) -> None:
             )
         raise Hint(
             f"The number held out of a class varies with the seed: {counts[0]}, then {counts[1]}, "
-            f"wanted {wanted}. Draw within each class, not over all shapes at once."
+            f"wanted {wanted}. Draw within each class, not over all shapes at once; the positions "
+            "drawn there are not yet indices of shapes."
         )
     if all(c == w or c == 0 for c, w in zip(counts[0], wanted)):
         raise Hint(
@@ -84,7 +86,8 @@ def _check_counts(counts: list[list[int]], fraction: float) -> None:
         )
     raise Hint(
         f"Held out {counts[0]} of classes with {sizes} shapes at fraction {fraction}, wanted "
-        f"{wanted}: round(fraction * count), neither floor nor ceil, from 1 to count - 1."
+        f"{wanted}: round(fraction * count), neither floor nor ceil, from 1 to count - 1. Python's "
+        "round(2.5) is 2."
     )
 
 

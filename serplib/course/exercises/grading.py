@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -117,7 +118,8 @@ def grade(
         trains: arguments to which the answer must send the same gradient as the solution. A wrong
             answer of right value whose gradient is the function's is a diagnosis, too.
         may_change: arguments that may be changed in place.
-        forbids: name of an ATen operation, or ``"autograd"``, to the hint for its use.
+        forbids: name of a function of PyTorch or of an ATen operation, or ``"autograd"``, to the
+            hint for its use.
         no_loop: hint for a Python loop whose length differs between the cases.
 
     Raises:
@@ -344,12 +346,24 @@ def _compare_gradients(
             raise Hint(f"The value is right, but the gradient of {name} {state}")
 
 
+class _Calls(TorchFunctionMode):
+    """Record the names of PyTorch's functions; some, such as a loss, are several operations."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__()
+        self.names = names
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
 class Operations(TorchDispatchMode):
     """Record what a function asks of PyTorch, whatever name it was called by.
 
     Attributes:
-        names: of the ATen operations, without trailing underscore, and ``"autograd"`` if a graph
-            was built.
+        names: of the functions and the ATen operations, without trailing underscore, and
+            ``"autograd"`` if a graph was built.
         multiplications: scalar products computed by matrix products and by ``*``.
     """
 
@@ -358,6 +372,7 @@ class Operations(TorchDispatchMode):
         self.names: set[str] = set()
         self.multiplications = 0
         self._hooks = saved_tensors_hooks(self._pack, lambda packed: packed)
+        self._calls = _Calls(self.names)
 
     def _pack(self, tensor: Tensor) -> Tensor:
         self.names.add("autograd")
@@ -365,10 +380,12 @@ class Operations(TorchDispatchMode):
 
     def __enter__(self):
         self._hooks.__enter__()
+        self._calls.__enter__()
         return super().__enter__()
 
     def __exit__(self, *error) -> None:
         super().__exit__(*error)
+        self._calls.__exit__(*error)
         self._hooks.__exit__(*error)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):

@@ -1,5 +1,6 @@
 """Checkers of the exercises in 01_point_clouds."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -153,6 +154,11 @@ def sample_triangle(function: Callable[[Tensor, int, torch.Generator], Tensor]) 
             "The half of the triangle far from the first corner is empty: u / 2 and v / 2 fill a "
             "smaller parallelogram. Fold instead."
         )
+    if _dependent(weights):
+        raise Hint(
+            "Your two numbers a point depend on each other: digits of one number, or one column in "
+            "two orders. Draw two independent ones for each point."
+        )
     quarter = [(weights[:, corner] > 0.5).double().mean().item() for corner in range(3)]
     if 1 - sum(quarter) > 0.27:
         raise Hint(
@@ -171,3 +177,38 @@ def sample_triangle(function: Callable[[Tensor, int, torch.Generator], Tensor]) 
     expected, empty = number / 64, 64 - len(counts)
     if float((counts - expected).square().sum() / expected) + empty * expected > 160:
         raise Hint("Parts of equal area hold unequal shares of the points: draw u, v uniformly.")
+
+
+def _dependent(weights: Tensor) -> bool:
+    """Whether the two numbers behind barycentric ``weights (n, 3)`` depend on each other."""
+    weights = weights[weights.amin(1) > 1e-4]
+    for i in range(3):
+        one, two, three = weights.roll(i, 1).T
+        # The share of the area beyond a point, and the direction to it from a corner.
+        beyond, turn = (1 - one).square(), two / (two + three)
+        if _related(one, two) or _related(beyond, turn) or _related(turn, beyond):
+            return True
+    return False
+
+
+def _related(x: Tensor, y: Tensor) -> bool:
+    """Whether ``y (n,)`` holds the numbers of ``x (n,)`` again, or digits of them.
+
+    Digits are found by the Fourier transform: where y = k x modulo 1, the mean of
+    exp(2 pi i (k x - y)) is 1, and where x or y has a grid of k lines, that of exp(2 pi i k x).
+    """
+    known = torch.minimum(x, 1 - x).sort().values  # a fold turns u into 1 - u
+    other = torch.minimum(y, 1 - y)
+    after = torch.searchsorted(known, other).clamp(1, len(x) - 1)
+    gap = torch.minimum((known[after] - other).abs(), (known[after - 1] - other).abs())
+    if (gap < 1e-6).double().mean() > 0.5:
+        return True
+    bins = 2**19
+    place = (bins * x).long().clamp(0, bins - 1)
+    for turns in (0, 1):
+        wave = torch.polar(torch.ones_like(y), -2 * math.pi * turns * y)  # (n,)
+        table = torch.zeros(bins, dtype=wave.dtype).index_add_(0, place, wave)
+        means = torch.fft.fft(table).abs() / len(x)  # (bins,) by k
+        if means[8:-7].max() > 0.2:  # smaller k: the density itself
+            return True
+    return False

@@ -117,10 +117,11 @@ def _layers(weight: Tensor, bias: Tensor, whole: Tensor, local: Tensor):
     not_finite="Your answer is infinite or NaN for logits of some hundreds: exp overflows, and a "
     "softmax of 0 has no logarithm. Use log_softmax.",
     trains=("logits",),
-    forbids={
-        "nll_loss_forward": "The text says: without F.cross_entropy and F.nll_loss. Write the "
-        "weighted mean by hand."
-    },
+    forbids=dict.fromkeys(
+        ("cross_entropy", "cross_entropy_loss", "nll_loss", "nll_loss_forward"),
+        "The text says: without F.cross_entropy and F.nll_loss, with class indices or with soft "
+        "labels. Write the weighted mean by hand.",
+    ),
 )
 def weighted_cross_entropy(logits: Tensor, touched: Tensor, weights: Tensor):
     """Return PyTorch's weighted mean: ``(M, 2), (M,) bool, (2,) -> ()``."""
@@ -134,7 +135,14 @@ def weighted_cross_entropy(logits: Tensor, touched: Tensor, weights: Tensor):
         return (weight * values).sum() / weight.sum()
 
     right, apart = mean(loss), [weights[k] * loss[true == k].mean() for k in (0, 1)]
+    likely = (-loss).exp()  # (M,) probability of the true class
+    bounds = [10.0**-n for n in range(5, 17)]
     return right, {
+        "You bounded the probability, by a clamp or a small summand: where the network is far off, "
+        "the loss is too small and no longer grows. log_softmax needs no bound.":
+            [-mean(bounded.log()) for e in bounds for bounded in (likely.clamp_min(e), likely + e)],
+        "One of the two classes is missing. Add both, and divide by the weights of all points.":
+            [(weight * loss)[true == k].sum() / weight.sum() for k in (0, 1)],
         "You divided by the number of points, not by the sum of the weights.":
             (weight * loss).mean(),
         "The weights have no effect in your answer.": loss.mean(),
@@ -150,7 +158,7 @@ def weighted_cross_entropy(logits: Tensor, touched: Tensor, weights: Tensor):
         "You used the logits as they are: log_softmax first.":
             -mean(logits.gather(1, classes)[:, 0]),
         "You averaged the probability of the right answer, not its logarithm.":
-            -mean((-loss).exp()),
+            -mean(likely),
         "Your softmax runs over the points. The classes are the last dimension.":
             -mean(logits.log_softmax(0).gather(1, classes)[:, 0]),
         "You weighted by the class the network chose, not by the TRUE class.": mean(loss, chosen),

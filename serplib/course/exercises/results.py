@@ -64,7 +64,17 @@ def sign_test(gained: int, lost: int):
 
 
 @exercise(
-    [(0.62, 0.5), (0.62, 1.0), (0.62, 2.0), (0.98, 1.0), (3.0, 1.0), (3.0, 0.25)],
+    [
+        (0.62, 0.5),
+        (0.62, 1.0),
+        (0.62, 2.0),
+        (0.98, 1.0),
+        (3.0, 1.0),
+        (3.0, 0.25),
+        (0.6, 0.6),
+        (1.65, 0.8),
+        (0.7, 0.9),
+    ],  # one degree of freedom more or less shows here
     advice="(t(0.975) + t(0.8)) sd / sqrt(m) is to be at most the gain; start at m = 2.",
 )
 def seeds_needed(gain: float, sd: float):
@@ -79,15 +89,34 @@ def seeds_needed(gain: float, sd: float):
         return int(m[(multiple * ratio <= np.sqrt(m)).argmax()])
 
     test, power = t.ppf(0.975, freedom), t.ppf(0.8, freedom)  # (M,)
+    more, less = (t.ppf([[0.975], [0.8]], k) for k in (m, np.maximum(m - 2, 1e-9)))  # (2, M) each
     known = norm.ppf(0.975) + norm.ppf(0.8)
     raw = [(multiple * sd / gain) ** 2 for multiple in (known, 2.8)]
+    whole = [float(make(x)) for x in raw for make in (math.ceil, math.floor, round)]
+    guess = max(2, math.ceil(raw[0]))  # seeds by the normal distribution
+    step = ((test + power)[guess - 2] * sd / gain) ** 2
     return first(test + power), {
+        "Start at m = 2. Two seeds have a standard deviation.":
+            max(3, first(test + power)),
         "You left out the power: with that many seeds, a true gain is missed every second time.":
             [first(test), first(1.96), max(2, math.floor((1.96 * sd / gain) ** 2 + 1e-9) + 1)],
         "1.96 and 0.84 hold for a known sd. It is estimated: take Student's t, m - 1 degrees.":
-            [first(known), first(2.8), first(1.96 + power), first(test + 0.84)],
+            [first(known), first(2.8), first(1.96 + power), first(test + 0.84), *whole,
+             *(max(2.0, x) for x in whole)],
+        "That is one step from the normal distribution's number. Both quantiles depend on m: count "
+        "up.": [step, math.ceil(step), max(2, math.ceil(step))],
         "Your degrees of freedom are m, or m - 2. Paired gains have m - 1.":
-            [first(t.ppf(0.975, k) + t.ppf(0.8, k)) for k in (m, np.maximum(m - 2, 1e-9))],
+            [first(sum(more)), first(sum(less)), max(3, first(sum(less))),
+             first(test + more[1]), first(more[0] + power),
+             first(test + less[1]), first(less[0] + power)],
+        "The standard error is sd / sqrt(m). m - 1 are the degrees of freedom only.":
+            int(m[((test + power) * sd / gain <= np.sqrt(freedom)).argmax()]),
+        "That is a test at 1 %. At 5 %, two-sided, it takes 0.975.":
+            first(t.ppf(0.995, freedom) + power),
+        "You left out the quantile of the test, 0.975.": first(power),
+        "The two quantiles are added, not their squares.": first(np.hypot(test, power)),
+        "sd is a standard deviation already: do not square it, and take no root of it.":
+            [first(test + power, sd**2 / gain), first(test + power, math.sqrt(sd) / gain)],
         "That is a one-sided test. Two-sided takes 0.975.": first(t.ppf(0.95, freedom) + power),
         "Power has one side only: the quantile 0.8, not 0.9.": first(test + t.ppf(0.9, freedom)),
         "The power is subtracted: a larger power needs more seeds.": first(test - power),
