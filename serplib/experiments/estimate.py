@@ -48,6 +48,7 @@ GPUS: dict[str, dict[str, float]] = {
 UTILISATION = {"gpu": 0.2, "cpu": 0.35}
 PROCESS = 0.5 * GIB  # libraries, and the context of a GPU
 TOLERANCE = 1.5  # measured memory is within this factor; what exceeds it does not start
+WITHOUT_TRAINING = {"handmade": 0.0, "point_nn": 3e8}  # operations a cloud of 1,024 points
 CLASSES = {"objects": 30, "modelnet40": 40, "shapenet55": 55}  # others: 15, as ScanObjectNN
 
 
@@ -188,8 +189,9 @@ def estimate(run: Run, cuda: bool, operations: bool = True) -> Estimate:
         steps, passes = 4 * steps, 4 * passes  # at most: three of the four train a decoder alone
 
     kind = f"{run.notebook} {model}"
-    if model == "handmade":
-        return Estimate(kind, 0, 0.0, PROCESS, precision, option, 0.0)
+    if model in WITHOUT_TRAINING:
+        done = WITHOUT_TRAINING[model] * passes
+        return Estimate(kind, 0, done, PROCESS, precision, option, 0.0)
     plain = replace(  # what decides neither operations nor memory is measured once
         settings, name="", corruption=Corruption(num_points=settings.corruption.num_points),
         transformer=replace(settings.transformer, target_frame="input", loss="patch"),
