@@ -119,7 +119,7 @@ def draw(path: Path) -> None:
     from matplotlib.figure import Figure
 
     found = entries()
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    figure = Figure(figsize=(11, 5.5), layout="constrained")
     axes = figure.subplots()
     for (kind, few), rows in found.groupby(["kind", "few"]):
         color = COLORS[KINDS.index(kind)]
@@ -128,11 +128,10 @@ def draw(path: Path) -> None:
                      label=f"{kind}, few labels" if few else kind)  # fmt: skip
     best = found[found["mean"] > found["mean"].cummax().shift(fill_value=0.0)]
     axes.step(best["minutes"], best["mean"], where="post", color=COLORS[-1], lw=1, zorder=0)
-    for _, row in best.iterrows():
-        late = row["minutes"] > 5
-        axes.annotate(f"{row['model']}: {row['label']}", (row["minutes"], row["mean"]),
-                      (-5, 4) if late else (4, -9), fontsize=6, ha="right" if late else "left",
+    for number, (_, row) in enumerate(best.iterrows(), start=1):
+        axes.annotate(str(number), (row["minutes"], row["mean"]), (-9, 3), fontsize=8,
                       textcoords="offset points")  # fmt: skip
+        axes.plot([], [], " ", label=f"{number}: {row['model']}, {row['label']}")
     axes.set(xscale="log", xlabel="CPU minutes of one core, pre-training included",
              ylabel="accuracy on ModelNet40, %")  # fmt: skip
     axes.set_xticks(ticks := (0.5, 1, 2, 5, 10, 20), list(map(str, ticks)))
