@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 Answers = Sequence[Sequence[bool]]  # right or wrong, (seeds, shapes)
-POWER = 0.8
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float]:
@@ -49,22 +48,14 @@ def paired_gain(ours: Mapping[int, float], base: Mapping[int, float]) -> dict | 
     return {"gain": mean, "low": mean - half, "high": mean + half, "n": n, "verdict": verdict}
 
 
-def paired_sd(low: float, high: float, n: int) -> float:
-    """Return the standard deviation of n paired differences from their 95 % interval."""
-    from scipy.stats import t
-
-    return (high - low) / 2 * math.sqrt(n) / float(t.ppf(0.975, n - 1))
-
-
 def power(effect: float, sd: float, n: int) -> float:
-    """Return the probability that a paired t-test, two-sided at 5 %, finds an effect.
+    """Return how often a paired t-test, two-sided at 5 %, finds an effect (Cohen, 1988).
 
-    The statistic of n paired differences is noncentral t with n - 1 degrees of freedom, shifted by
-    sqrt(n) effect / sd (Cohen, 1988).
+    Its statistic is noncentral t with n - 1 degrees of freedom, shifted by sqrt(n) effect / sd.
 
     Args:
-        effect: true mean difference.
-        sd: true standard deviation of the differences, above 0, in the unit of the effect.
+        effect: true mean of the paired differences.
+        sd: their true standard deviation, above 0.
         n: pairs, at least 2.
     """
     from scipy.stats import nct, t
@@ -75,8 +66,8 @@ def power(effect: float, sd: float, n: int) -> float:
 
 def seeds_needed(effect: float, sd: float) -> int:
     """Return the smallest number of pairs, at least 2, that finds an effect with 80 % `power`."""
-    n = max(2, int((2.8 * sd / effect) ** 2))  # (1.96 + 0.84) sd / effect: enough if sd were known
-    while sd and power(effect, sd, n) < POWER:
+    n = max(2, int((2.8 * sd / effect) ** 2))  # 1.96 + 0.84: enough if sd were known
+    while sd and power(effect, sd, n) < 0.8:
         n += 1
     return n
 
@@ -85,7 +76,7 @@ def smallest_effect(sd: float, n: int) -> float:
     """Return the effect that n pairs find with 80 % `power`."""
     from scipy.optimize import brentq
 
-    return sd * float(brentq(lambda ratio: power(ratio, 1.0, n) - POWER, 0.0, 100.0))
+    return sd * float(brentq(lambda ratio: power(ratio, 1.0, n) - 0.8, 0.0, 100.0))
 
 
 def _paired(ours: Answers, base: Answers) -> tuple[np.ndarray, np.ndarray]:

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import pandas as pd
 
-from serplib.evaluation.significance import mean_sd
 from serplib.experiments import records, render
 from serplib.experiments.figures import COLORS
-from serplib.experiments.tables import TEST_SHAPES, format_rows, label_of, variants
+from serplib.experiments.tables import TEST_SHAPES, format_rows, label_of
 
-GOALS = (80, 85, 88)  # per cent
-MOST = 5  # entries of a goal
+GOALS, MOST = (80, 85, 88), 5  # per cent, and entries of each
 KINDS = ("no training", "frozen encoder", "from scratch", "pre-trained and fine-tuned")
-_ACCURACY = (("test", "accuracy"), ("probes", "svm_accuracy"), ("probes", "memory_accuracy"))
+_ACCURACY = ("accuracy", "svm_accuracy", "memory_accuracy")  # the first that a record has
 _COLUMNS = {
     "variant": "{label}",
     "network": "{model}",
@@ -35,64 +32,52 @@ _COLUMNS = {
 def entries() -> pd.DataFrame:
     """Tabulate the committed runs on a CPU that were tested on all of ModelNet40's test split.
 
-    `robustness` is left out: its runs are timed with their corrupted test sets.
+    Runs that are also tested on corrupted clouds are left out, as that is in their time.
 
     Returns:
-        A row a variant, fastest first: ``label``; ``kind``, one of `KINDS`; ``few``, whether it had
-        few labels; ``mean`` and ``sd`` of the accuracy in per cent (classifier, else linear SVM,
-        else memory bank); ``seeds``; ``minutes`` of one core with pre-training, the mean over
-        seeds; ``file``, that of the records; ``model``, ``suite``, ``profile``, ``commit``,
-        ``date`` and ``device`` of the last run.
+        A row a variant, fastest first, with the fields of `_COLUMNS`, ``kind`` (one of `KINDS`) and
+        ``few`` (whether it had few labels); ``minutes`` of one core, the mean over seeds, count the
+        pre-training.
     """
     paths = sorted(records.results_folder().glob("*.json"))
-    suites = {path.name: records.read_json(path).get("records", []) for path in paths}
-    every = {r["run"]["hash"]: r for found in suites.values() for r in found}
-    rows: list[dict[str, Any]] = []
-    for name, found in suites.items():
-        for group in variants([r for r in found if _belongs(r, every)]).values():
-            hashes = {record["run"]["hash"] for record in group}
-            if not any(hashes <= row["hashes"] for row in rows):  # suites may share runs
-                rows.append(_entry(group, every) | {"file": name, "hashes": hashes})
-    return pd.DataFrame(rows).sort_values("minutes", ignore_index=True)
+    found = {path.name: records.read_json(path).get("records", []) for path in paths}
+    every = {r["run"]["hash"]: r for runs in found.values() for r in runs}
+    rows = [_row(r, every) | {"file": name} for name, runs in found.items() for r in runs]
+    groups = pd.DataFrame(rows).dropna(subset="accuracy").groupby(["file", "name"], sort=False)
+    means = groups[["accuracy", "minutes"]].mean()
+    table = groups.last().assign(
+        mean=means["accuracy"], minutes=means["minutes"], sd=groups["accuracy"].std(),
+        seeds=groups.size(), first=groups["hash"].first(),
+    )  # fmt: skip
+    table = table.sort_values("seeds", ascending=False, kind="stable")
+    return table.drop_duplicates("first").sort_values("minutes").reset_index()  # shared runs once
 
 
-def _belongs(record: dict, every: dict[str, dict]) -> bool:
-    test, metrics = record["data"].get("test", {}), record["metrics"]
-    whole = (test.get("name"), test.get("num_shapes")) == ("modelnet40", TEST_SHAPES)
-    costed = (record["run"].get("parent") or record["run"]["hash"]) in every
-    return (
-        (whole and costed and "robustness" not in metrics)
-        and record["environment"]["device"].startswith("CPU")
-        and any(key in metrics.get(metric, ()) for metric, key in _ACCURACY)
-    )
-
-
-def _entry(group: list[dict], every: dict[str, dict]) -> dict[str, Any]:
-    """Summarise the seeds of one variant."""
-
-    def minutes(record: dict) -> float:
-        parent = record["run"].get("parent")
-        own = record["seconds"] * record["environment"]["threads"] / 60
-        return own + (minutes(every[parent]) if parent else 0.0)
-
-    last = max(group, key=lambda record: record["finished"])
-    metric, key = next((m, k) for m, k in _ACCURACY if k in last["metrics"].get(m, ()))
-    mean, sd = mean_sd([100 * record["metrics"][metric][key] for record in group])
-    pretrained = last["parameters"].get("pretrained", False)
-    heading = last["run"].get("group")
+def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
+    """Describe a run; its accuracy is None where it does not belong into the table."""
+    run, parameters, environment = (record[key] for key in ("run", "parameters", "environment"))
+    test, minutes, part = record["data"].get("test", {}), 0.0, record
+    belongs = (test.get("name"), test.get("num_shapes")) == ("modelnet40", TEST_SHAPES)
+    belongs &= environment["device"].startswith("CPU") and "robustness" not in record["metrics"]
+    while part:  # the run, and those that it starts from
+        minutes += part["seconds"] * part["environment"]["threads"] / 60
+        parent = part["run"].get("parent")
+        belongs &= parent is None or parent in every
+        part = every.get(parent, {})
+    metrics = {**record["metrics"].get("probes", {}), **record["metrics"].get("test", {})}
+    values = [100 * metrics[key] for key in _ACCURACY if belongs and key in metrics]
+    tuned, pretrained = "test" in record["metrics"], parameters.get("pretrained", False)
     return {
-        **{key: last["run"][key] for key in ("suite", "profile")},
-        "model": last["parameters"]["model"],
-        "label": label_of(last) + (f" ({heading})" if heading else ""),
-        "kind": KINDS[2 * (metric == "test") + pretrained],
-        "few": bool(last["parameters"].get("labels_per_class")),
-        "mean": mean,
-        "sd": sd,
-        "seeds": len(group),
-        "minutes": fmean(minutes(record) for record in group),
-        "commit": (last["environment"]["git"]["revision"] or "unknown")[:10],
-        "date": last["finished"][:10],
-        "device": last["environment"]["device"],
+        **{key: run.get(key, "") for key in ("name", "hash", "suite", "profile")},
+        "label": label_of(record) + (f" ({run['group']})" if "group" in run else ""),
+        "model": parameters["model"],
+        "kind": KINDS[2 * tuned + pretrained],
+        "few": bool(parameters.get("labels_per_class")),
+        "accuracy": values[0] if values else None,
+        "minutes": minutes,
+        "commit": (environment["git"]["revision"] or "unknown")[:10],
+        "date": record["finished"][:10],
+        "device": environment["device"],
     }
 
 

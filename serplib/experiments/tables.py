@@ -17,7 +17,6 @@ from serplib.evaluation.significance import (
     mcnemar,
     mean_sd,
     paired_gain,
-    paired_sd,
     seeds_needed,
     smallest_effect,
 )
@@ -40,10 +39,10 @@ TEST_SHAPES = 2468  # ModelNet40's test split
 DIVISOR = 2560  # what the authors' code divides by: 20 batches of 128
 POWER_NOTE = (
     "Power: the chance that a paired t-test, two-sided at 5 %, finds an effect. 'Found with 80 % "
-    "power' is the smallest effect that this number of seeds finds in four of five repetitions; the "
-    "last columns give the seeds needed for the gains of the paper's Tables 1 and 2. The sd is "
-    "itself estimated: the true one is, at 95 % confidence, 0.52 to 6.28 times as large with 3 "
-    "seeds, 0.60 to 2.87 times with 5, 0.69 to 1.83 times with 10."
+    "power' is the smallest effect that so many seeds find in four of five repetitions; the last "
+    "columns give the seeds needed for the gains of the paper's Tables 1 and 2. The sd is itself "
+    "estimated: the true one is, at 95 % confidence, 0.52 to 6.28 times as large with 3 seeds, "
+    "0.60 to 2.87 times with 5, 0.69 to 1.83 times with 10."
 )
 RISE = 1.0  # points of training accuracy in the last quarter: more means not converged
 
@@ -290,7 +289,7 @@ _ROBUSTNESS = {
 
 
 _POWER = _VARIANT | {
-    "of": "{use}",
+    "of": "{group}",
     "seeds": "{pairs}",
     "gain": "{gain:+.2f}",
     "sd of the difference": "{difference:.2f}",
@@ -348,22 +347,20 @@ def _robustness_tables(frame: pd.DataFrame, title: str, columns: dict) -> dict[s
     return {f"{title}, severities 1 to {most}, accuracy %": format_rows(percent, columns)}
 
 
-def power(fine_tuned: pd.DataFrame, frozen: pd.DataFrame) -> pd.DataFrame:
-    """Tabulate what the gains of `accuracy` and `probes` could have found, paired t-test at 5 %.
+def power(rows: pd.DataFrame) -> pd.DataFrame:
+    """Tabulate as text what the gains of `accuracy` or `probes` could have found.
 
-    Returns:
-        Text, a row a gain over two seeds or more: standard deviation of the paired difference, the
-        smallest effect found with 80 % power, and the seeds needed for the effects in `CLAIMED`.
+    A row a gain over two seeds or more: standard deviation of the paired difference, the smallest
+    effect found with 80 % power, and the seeds needed for the effects in `CLAIMED`.
     """
-    rows = []
-    for use, frame in (("fine-tuned", fine_tuned), ("frozen, SVM", frozen)):
-        for row in frame.to_dict("records"):
-            if row["pairs"] > 1:
-                sd = paired_sd(row["low"], row["high"], row["pairs"])
-                row |= {f"claim_{i}": seeds_needed(e, sd) for i, e in enumerate(CLAIMED)}
-                row |= {"difference": sd, "use": row["group"] or use}
-                rows.append(row | {"smallest": smallest_effect(sd, row["pairs"])})
-    return format_rows(pd.DataFrame(rows), _POWER)
+    from scipy.stats import t
+
+    rows = rows[rows["pairs"].astype(float) > 1]
+    seeds = rows["pairs"].astype(float)
+    sd = (rows["high"] - rows["low"]) / 2 * seeds**0.5 / t.ppf(0.975, seeds - 1)
+    needed = {f"claim_{i}": [seeds_needed(e, s) for s in sd] for i, e in enumerate(CLAIMED)}
+    smallest = [smallest_effect(*pair) for pair in zip(sd, rows["pairs"])]
+    return format_rows(rows.assign(difference=sd, smallest=smallest, **needed), _POWER)
 
 
 # ---- the whole of a suite ----------------------------------------------------------------------
@@ -413,9 +410,9 @@ def summarize(found: Records) -> Summary:
         shown |= _robustness_tables(robust, title, _ROBUSTNESS)
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
-    gains = power(fine_tuned, frozen) if "modelnet40" in tested.values() else pd.DataFrame()
     notes = _notes(found, fine_tuned, frozen, restored, robust)
-    if not gains.empty:
+    gains = power(pd.concat([fine_tuned, frozen]))
+    if "modelnet40" in tested.values() and not gains.empty:
         shown["Power of these comparisons, in points of accuracy"] = gains
         notes.append(POWER_NOTE)
     line = environment_line(found)

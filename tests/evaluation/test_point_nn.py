@@ -90,10 +90,13 @@ def test_the_memory_bank_by_hand():
     """Scores of class 0: exp(-g (1 - 1)); of class 1: two features at 60 degrees."""
     stored = torch.tensor([[2.0, 0], [0.5, math.sqrt(0.75)], [0.5, -math.sqrt(0.75)]]).numpy()
     labels, query = torch.tensor([0, 1, 1]), torch.tensor([[3.0, 0]]).numpy()
-    for gamma in (0.5, 1.0, 1.5, 20.0, 1e6):  # 2 exp(-g / 2) > 1 up to g = 2 ln 2 = 1.39
-        head = probes.MemoryBank(gamma).fit(stored, labels)
+    for gamma in (0.5, 1.0, 1.5, 20.0):  # 2 exp(-g / 2) > 1 up to g = 2 ln 2 = 1.39
+        head = probes.build_head("memory", gamma).fit(stored, labels)
         assert head.predict(query).tolist() == [int(gamma < 2 * math.log(2))], gamma
-    assert head.score(query, torch.tensor([0])) == 1.0 and head.score(query, labels[1:2]) == 0.0
+        share = 1 / (1 + 2 * math.exp(-gamma / 2))
+        assert head.predict_proba(query)[0, 0] == pytest.approx(share, rel=1e-5)
+    opposite = probes.build_head("memory", 1.0).fit(-stored[:1], labels[:1])
+    assert opposite.predict(query).tolist() == [0]  # at the largest distance, too
 
 
 def test_the_pipeline_probes_it(tmp_path):

@@ -9,7 +9,6 @@ from scipy import integrate, stats
 from serplib.evaluation.significance import (
     mean_sd,
     paired_gain,
-    paired_sd,
     power,
     seeds_needed,
     smallest_effect,
@@ -88,8 +87,3 @@ def test_seeds_and_effects_are_the_smallest_with_a_power_of_80_percent():
         assert smallest_effect(2.0, n) == pytest.approx(4 * smallest_effect(0.5, n))
     assert seeds_needed(0.62, 0.5) == 8 and seeds_needed(0.62, 1.0) == 23  # notebook 11
     assert seeds_needed(0.62, 0.0) == 2 and smallest_effect(0.0, 3) == 0.0
-
-
-def test_the_sd_comes_back_from_the_interval():
-    gain = paired_gain({0: 52.0, 1: 62.5, 2: 71.5}, {0: 50.0, 1: 60.0, 2: 70.0})
-    assert paired_sd(gain["low"], gain["high"], 3) == pytest.approx(0.5)
