@@ -110,7 +110,8 @@ def build_head(name: str, setting: float, seed: int = 0) -> Any:
     if name == "knn":
         return KNeighborsClassifier(n_neighbors=int(setting), metric="cosine")
     if name == "memory":  # the cosine distance is at most 2: all shapes are neighbours
-        weights = np.frompyfunc(lambda row: np.exp(-setting * row), 1, 1)  # of an array of rows
+        # Divided by the largest weight of a row, so that not all of them become 0.
+        weights = np.frompyfunc(lambda row: np.exp(setting * (row.min() - row)), 1, 1)
         return RadiusNeighborsClassifier(2.1, metric="cosine", weights=weights)
     if name == "svm":
         head = LinearSVC(C=setting, dual="auto", max_iter=3000, tol=1e-3)

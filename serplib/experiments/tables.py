@@ -412,7 +412,7 @@ def summarize(found: Records) -> Summary:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
     notes = _notes(found, fine_tuned, frozen, restored, robust)
     gains = power(pd.concat([fine_tuned, frozen]))
-    if "modelnet40" in tested.values() and not gains.empty:
+    if set(tested.values()) == {"modelnet40"} and not gains.empty:
         shown["Power of these comparisons, in points of accuracy"] = gains
         notes.append(POWER_NOTE)
     line = environment_line(found)
