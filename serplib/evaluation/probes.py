@@ -25,10 +25,7 @@ from serplib.validation import expect
 HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the values to choose from
     "svm": ("c", (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),  # linear
     "knn": ("k", (1, 3, 5, 10, 20)),  # cosine distance
-    "memory": (
-        "gamma",
-        (10, 30, 100, 300, 1000, 3000),
-    ),  # all shapes, weights exp(-gamma (1 - cos))
+    "memory": ("gamma", (10, 30, 100, 300, 1000, 3000, 10000)),  # weights exp(-gamma (1 - cos))
     "linear": ("c", (0.01, 0.1, 1.0)),  # "MLP-linear" of the literature: one layer, cross-entropy
     "mlp3": ("decay", (1e-4, 1e-2, 1.0)),  # "MLP-3": three layers
 }
