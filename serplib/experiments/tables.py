@@ -93,7 +93,8 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
     for name, group in groups.items():
         pair = group, groups.get(group[0]["run"].get("scratch", ""), [])
         ours, base = ({seed: 100 * a for seed, a in by_seed(g, "accuracy").items()} for g in pair)
-        mean, sd = mean_sd(list(ours.values()))
+        known = not any(map(math.isnan, ours.values()))  # a probe may have no SVM
+        mean, sd = mean_sd(list(ours.values())) if known else (math.nan, math.nan)
         row = {"label": label_of(group[0]), "mean": mean, "sd": sd, "seeds": len(ours), "pairs": 0}
         row |= {"gain_text": "", "unpaired": "", **dict.fromkeys(_GAIN, math.nan)}
         if gain := paired_gain(ours, base):
