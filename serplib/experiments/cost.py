@@ -88,7 +88,8 @@ def leaderboard() -> str:
         rows = found[found["mean"] >= goal].head(MOST)
         lines += [f"**{goal} %**", "", render.table_to_markdown(format_rows(rows, _COLUMNS)), ""]
         first = rows.iloc[0]
-        roads.append(f"to {goal} % {first['label']} with {first['minutes']:.1f} minutes")
+        road = f"{first['model']}, {first['label']}, {first['minutes']:.1f} minutes"
+        roads.append(f"to {goal} % {road}")
     answer = f"The fastest roads, of {len(found)} variants, are {'; '.join(roads)}."
     return "\n".join([f"As of {found['date'].max()}.", "", answer, "", *lines])
 

@@ -85,7 +85,7 @@ def test_each_goal_lists_the_fastest_first(committed):
             for goal, table in zip(tables[1::2], tables[2::2])}  # fmt: skip
     assert rows == {"80 %": ["weak", "fast", "slow"], "85 %": ["fast", "slow"],
                     "88 %": ["fast", "slow"]}  # fmt: skip
-    assert "to 80 % weak with 1.0 minutes; to 85 % fast with 2.0 minutes" in tables[0]
+    assert "to 80 % transformer, weak, 1.0 minutes; to 85 % transformer, fast, " in tables[0]
 
 
 def test_the_page_and_its_figure_are_those_of_the_records():
