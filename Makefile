@@ -46,7 +46,7 @@ site: setup  ## build the static pages in notebooks/site/_build/html; executes n
 
 ##@ Experiments (serp run list shows the suites)
 
-results: setup  ## write the tables of the results page from the committed records
+results: setup  ## write the results page and the leaderboard from the committed records
 	$(BIN)/python -m serplib.experiments.report
 
 bench: setup  ## time operations and training steps beside their peers; needs an idle machine

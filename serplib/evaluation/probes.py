@@ -2,7 +2,8 @@
 
 Every head is scikit-learn's. Its setting is chosen on shapes held out of the training set
 (`serplib.data.splits.hold_out`); the test set is loaded once, after all choices. Report each probe
-beside the untrained encoder of the same architecture, a strong baseline, and `handmade` features.
+beside the untrained encoder of the same architecture, a strong baseline, and beside features
+without training: `handmade` and `point_nn.features`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ from serplib.validation import expect
 HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the values to choose from
     "svm": ("c", (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),  # linear
     "knn": ("k", (1, 3, 5, 10, 20)),  # cosine distance
+    "memory": ("gamma", (10, 30, 100, 300, 1000, 3000, 10000)),  # weights exp(-gamma (1 - cos))
     "linear": ("c", (0.01, 0.1, 1.0)),  # "MLP-linear" of the literature: one layer, cross-entropy
     "mlp3": ("decay", (1e-4, 1e-2, 1.0)),  # "MLP-3": three layers
 }
@@ -95,7 +98,7 @@ def linear_cka(a: Tensor, b: Tensor) -> float:
 def build_head(name: str, setting: float, seed: int = 0) -> Any:
     """Build the unfitted scikit-learn classifier of a head in `HEADS` with its setting."""
     from sklearn.linear_model import LogisticRegression  # scikit-learn is slow to import
-    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
     from sklearn.neural_network import MLPClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -103,6 +106,10 @@ def build_head(name: str, setting: float, seed: int = 0) -> Any:
 
     if name == "knn":
         return KNeighborsClassifier(n_neighbors=int(setting), metric="cosine")
+    if name == "memory":  # the cosine distance is at most 2: all shapes are neighbours
+        # Divided by the largest weight of a row, so that not all of them become 0.
+        weights = np.frompyfunc(lambda row: np.exp(setting * (row.min() - row)), 1, 1)
+        return RadiusNeighborsClassifier(2.1, metric="cosine", weights=weights)
     if name == "svm":
         head = LinearSVC(C=setting, dual="auto", max_iter=3000, tol=1e-3)
     elif name == "linear":
@@ -132,7 +139,7 @@ def probe(
         heads: names in `HEADS`.
 
     Returns:
-        For each head its chosen setting (``svm_c``, ``knn_k``, ``linear_c``, ``mlp3_decay``), and
+        For each head its chosen setting (``svm_c``, ``knn_k``, ``memory_gamma``, ...), and
         over the test shapes ``*_accuracy``, ``*_mean_class_accuracy`` (0 to 1) and ``*_correct``
         as in `classifier.score`; ``rankme``, ``feature_variance`` and ``dim`` of the test features,
         and ``num_shapes``.

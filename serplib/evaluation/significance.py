@@ -48,6 +48,37 @@ def paired_gain(ours: Mapping[int, float], base: Mapping[int, float]) -> dict | 
     return {"gain": mean, "low": mean - half, "high": mean + half, "n": n, "verdict": verdict}
 
 
+def power(effect: float, sd: float, n: int) -> float:
+    """Return how often a paired t-test, two-sided at 5 %, finds an effect (Cohen, 1988).
+
+    Its statistic is noncentral t with n - 1 degrees of freedom, shifted by sqrt(n) effect / sd.
+
+    Args:
+        effect: true mean of the paired differences.
+        sd: their true standard deviation, above 0.
+        n: pairs, at least 2.
+    """
+    from scipy.stats import nct, t
+
+    limit, shift = t.ppf(0.975, n - 1), math.sqrt(n) * effect / sd
+    return float(nct.sf(limit, n - 1, shift) + nct.sf(limit, n - 1, -shift))
+
+
+def seeds_needed(effect: float, sd: float) -> int:
+    """Return the smallest number of pairs, at least 2, that finds an effect with 80 % `power`."""
+    n = max(2, int((2.8 * sd / effect) ** 2))  # 1.96 + 0.84: enough if sd were known
+    while sd and power(effect, sd, n) < 0.8:
+        n += 1
+    return n
+
+
+def smallest_effect(sd: float, n: int) -> float:
+    """Return the effect that n pairs find with 80 % `power`."""
+    from scipy.optimize import brentq
+
+    return sd * float(brentq(lambda ratio: power(ratio, 1.0, n) - 0.8, 0.0, 100.0))
+
+
 def _paired(ours: Answers, base: Answers) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(ours, dtype=float), np.asarray(base, dtype=float)
     if a.shape != b.shape or a.ndim != 2 or not a.size:

@@ -51,6 +51,7 @@ _SHOWN = {
     "operations": "{operations:.2g}", "hours": "{hours:.3g}", "GiB": "{gib:.1f}",
     "hours are": "{source}",
 }  # fmt: skip
+WITHOUT_TRAINING = {"handmade": 0.0, "point_nn": 3e8}  # operations a cloud of 1,024 points
 
 
 class Memory(NamedTuple):
@@ -158,8 +159,9 @@ def estimate(run: Run, cuda: bool, operations: bool = True) -> Estimate:
     settings, model = presets.build(p["preset"], p["changes"]), p["model"]
     head, precision = run.notebook in ("finetune", "probe"), p.get("mixed_precision", "no")
     kind, option = f"{run.notebook} {model}", f"{option}.batch_size"
-    if model == "handmade":
-        return Estimate(kind, 0, 0.0, PROCESS, precision, option, 0.0)
+    if model in WITHOUT_TRAINING:
+        done = WITHOUT_TRAINING[model] * work.passes
+        return Estimate(kind, 0, done, PROCESS, precision, option, 0.0)
     plain = replace(  # what decides neither operations nor memory is measured once
         settings, name="", corruption=Corruption(num_points=settings.corruption.num_points),
         transformer=replace(settings.transformer, target_frame="input", loss="patch"),

@@ -48,6 +48,7 @@ def table(summary: Summary) -> tuple[pd.DataFrame, list[str]]:
     """
     parts, note = [], list[str]()
     for title, frame in (("Fine-tuned", summary.accuracy), ("Linear SVM", summary.frozen)):
+        frame = frame.dropna(subset="mean")
         for group, rows in frame.groupby("group", sort=False) if len(frame) else ():
             cells = format_rows(rows.assign(gain_mark=rows.apply(_marked, axis=1)), _COMPARED)
             parts.append(cells.assign(heading=f"{title}: {group!s}" if group else title))
@@ -75,6 +76,7 @@ def _marked(row: pd.Series) -> str:
 
 def _compared(frame: pd.DataFrame, what: str, base: str) -> str:
     """Say which variants are significantly better or worse than the ones they start from."""
+    frame = frame.dropna(subset="mean")  # a probe may have no SVM
     if frame.empty:
         return ""
     rows = frame[frame["pairs"] > 0]

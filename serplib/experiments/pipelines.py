@@ -42,7 +42,7 @@ from serplib.data import load, modelnet40_c
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out, same_classes
 from serplib.evaluation import leakage as leakage_module
-from serplib.evaluation import probes, reconstruction
+from serplib.evaluation import point_nn, probes, reconstruction
 from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
 from serplib.evaluation.robustness import robustness as measure_robustness
 from serplib.experiments import launcher, records, trackers
@@ -234,7 +234,8 @@ def probe(
     """Train classifiers on the features of a frozen encoder (section 4.2).
 
     Args:
-        model: also ``"handmade"``, features that need no network.
+        model: also ``"handmade"``, features that need no network, and ``"point_nn"``, a network
+            without weights.
         labels_per_class: as in `finetune`, and the same clouds for the same seed.
         heads: names in `probes.HEADS`.
         few_shot: also 5 and 10 way, 10 and 20 shot episodes. For the others see the module.
@@ -246,10 +247,11 @@ def probe(
     heads = list(heads)
     given, started = dict(locals()), time.perf_counter()
     settings = presets.build(preset, changes or {})
-    embed = probes.handmade
-    if model != "handmade":
+    embed = {"handmade": probes.handmade, "point_nn": point_nn.features}.get(model)
+    if embed is None:
         body = _encoder(settings, model, seed, encoder)
         embed = partial(probes.features, body.to("cuda" if torch.cuda.is_available() else "cpu"))
+    embed = cache(embed)  # by the identity of the tensor: each split is encoded once
     train = load(dataset, "train", num_shapes=train_shapes or None, seed=data_seed)
     if labels_per_class:
         train = few_labels(train, labels_per_class, seed)
@@ -267,7 +269,7 @@ def probe(
         features = probes.features(untrained, test.points)
         found["cka_untrained"] = probes.linear_cka(embedded, features)
     shown = {"features": embedded, "labels": test.labels, "classes": test.classes}
-    shown["singular_values"] = torch.linalg.svdvals(embed(train.points[:512]))
+    shown["singular_values"] = torch.linalg.svdvals(embed(train.points)[:512])
     return Result(_record(given, started, {"train": train, "test": test}, {"probes": found}), shown)
 
 

@@ -1,6 +1,6 @@
-"""Reports: a page for each suite, and the results page of the committed records (section 4.2).
+"""Reports: a page for each suite, and the pages of the committed records (section 4.2).
 
-``python -m serplib.experiments.report`` writes the results page again.
+``python -m serplib.experiments.report`` writes the results page and the leaderboard again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from serplib.experiments import findings, records, render
+from serplib.experiments import cost, findings, records, render
 from serplib.experiments.figures import draw
 from serplib.experiments.tables import (
     Records,
@@ -122,13 +122,15 @@ def keep(suite: str, profile: str, found: Records) -> Path:
 
 
 def renew(page: str) -> str:
-    """Return the results page with the tables between its marks made again from the records.
+    """Return a page with the tables between its marks made again from the records.
 
     The block of a suite lies between ``<!-- results SUITE-PROFILE -->`` and
-    ``<!-- end of SUITE-PROFILE -->``.
+    ``<!-- end of SUITE-PROFILE -->``; that of `cost.leaderboard` is called ``leaderboard``.
     """
 
     def block(match: re.Match) -> str:
+        if match[2] == "leaderboard":
+            return f"{match[1]}\n{cost.leaderboard()}{match[3]}"
         tables = render.to_markdown(summarize(records.read_suite(match[2])["records"]))
         return f"{match[1]}\n{tables}{match[3]}"
 
@@ -150,15 +152,17 @@ def readme_few() -> str:
     """Return the README's table of eight labels a class: fine-tuned and frozen encoders."""
     found = records.read_suite("eight-laptop")["records"]
     parts = {"fine-tuned": accuracy(found), "frozen, SVM": probes(found)}
-    rows = pd.concat([frame.assign(use=use) for use, frame in parts.items()])
+    rows = pd.concat([frame.assign(use=use) for use, frame in parts.items()]).dropna(subset="mean")
     return render.table_to_markdown(format_rows(rows, FEW_COLUMNS))
 
 
 def main() -> None:
-    """Write the results page again."""
-    page = records.results_folder() / "README.md"
-    page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")
-    print(page)
+    """Write the results page, the leaderboard and its figure again."""
+    notebooks = records.project_root() / "notebooks"
+    cost.draw(notebooks / "figures" / "cost.png")
+    for page in (records.results_folder() / "README.md", notebooks / "site" / "leaderboard.md"):
+        page.write_text(renew(page.read_text(encoding="utf-8")), encoding="utf-8")
+        print(page)
 
 
 if __name__ == "__main__":

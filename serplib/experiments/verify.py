@@ -21,6 +21,7 @@ from serplib.experiments.tables import Records, label_of, variants
 MEASURES = {  # metric and key of a record: name and factor
     ("test", "accuracy"): ("test accuracy, %", 100.0),
     ("probes", "svm_accuracy"): ("linear SVM, %", 100.0),
+    ("probes", "memory_accuracy"): ("memory bank, %", 100.0),
     ("restoration", "restored"): ("restored, Chamfer x 10,000", 1e4),
     ("leakage", "full"): ("reconstruction loss", 1.0),
 }
@@ -72,8 +73,8 @@ def _compare_variant(group: Records, committed: Records, notes: list[str]) -> li
 
     rows = []
     for (metric, key), (measure, factor) in MEASURES.items():
-        yours, ours = ([factor * r["metrics"][metric][key] for r in rs if metric in r["metrics"]]
-                       for rs in (group, committed))  # fmt: skip
+        found = ([r["metrics"].get(metric, {}) for r in rs] for rs in (group, committed))
+        yours, ours = ([factor * m[key] for m in each if key in m] for each in found)
         if not yours or not ours:
             continue
         if len(ours) < 2:

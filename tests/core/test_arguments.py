@@ -22,7 +22,7 @@ from serplib import (
     transformer,
     vasp,
 )
-from serplib.evaluation import probes, reconstruction
+from serplib.evaluation import point_nn, probes, reconstruction
 from serplib.presets import build
 from serplib.validation import expect
 
@@ -81,6 +81,7 @@ CLOUDS = {
     "predict": lambda x: classifier.predict(CLASSIFIER, x),
     "features": lambda x: probes.features(POINTNET.encoder, x),
     "handmade": probes.handmade,
+    "point_nn": point_nn.features,
     "resample_baseline": lambda x: reconstruction.resample_baseline(x, 0),
 }
 BAD_CLOUDS = {

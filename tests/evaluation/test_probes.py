@@ -147,7 +147,7 @@ def test_every_head_finds_what_is_there_and_the_same_again():
     assert found["linear_c"] in probes.HEADS["linear"][1]
     assert found["mlp3_decay"] in probes.HEADS["mlp3"][1]
     for head in heads:
-        assert found[f"{head}_accuracy"] > (0.6 if head == "knn" else 0.95), head
+        assert found[f"{head}_accuracy"] > (0.6 if head in ("knn", "memory") else 0.95), head
         assert np.mean(unpack_bits(found[f"{head}_correct"])) == found[f"{head}_accuracy"]
     assert probes.probe(flat, train, lambda: test, seed=0, heads=heads) == found
     with pytest.raises(ValueError, match="heads has \\['forest'\\], wanted some of"):

@@ -1,10 +1,18 @@
-"""Intervals over seeds are scipy's paired Student's t, for any number of seeds."""
+"""Intervals over seeds are scipy's paired Student's t, for any number of seeds; their power."""
+
+import math
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
-from serplib.evaluation.significance import mean_sd, paired_gain
+from serplib.evaluation.significance import (
+    mean_sd,
+    paired_gain,
+    power,
+    seeds_needed,
+    smallest_effect,
+)
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 10, 11, 30])
@@ -42,3 +50,40 @@ def test_gains_are_paired_by_seed():
 def test_mean_and_sample_standard_deviation():
     assert mean_sd([1.0, 2.0, 3.0]) == (2.0, 1.0)
     assert mean_sd([1.0])[0] == 1.0 and np.isnan(mean_sd([1.0])[1])
+
+
+# ---- power -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("effect", "sd", "n"), [(0.62, 0.5, 3), (0.62, 0.5, 8), (3.0, 1.0, 4)])
+def test_power_is_how_often_simulated_seeds_are_significant(effect, sd, n):
+    draws = np.random.default_rng(n).normal(effect, sd, (20_000, n))
+    found = (stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05).mean()
+    assert power(effect, sd, n) == pytest.approx(found, abs=4 * math.sqrt(0.25 / 20_000))
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 1.24, 3.0])
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_power_is_the_integral_over_the_estimated_sd(ratio, n):
+    """Given sd estimated as s, the mean is normal, and significant beyond t s / sqrt(n)."""
+    limit, freedom = stats.t.ppf(0.975, n - 1), n - 1
+
+    def found(s):
+        tails = stats.norm.sf(limit * s - ratio * math.sqrt(n)) + stats.norm.cdf(
+            -limit * s - ratio * math.sqrt(n)
+        )
+        return tails * stats.chi.pdf(s * math.sqrt(freedom), freedom) * math.sqrt(freedom)
+
+    wanted, _ = integrate.quad(found, 0, 12, limit=200, points=[0.1, 1])
+    assert power(ratio, 1.0, n) == pytest.approx(wanted, abs=1e-6)
+
+
+def test_seeds_and_effects_are_the_smallest_with_a_power_of_80_percent():
+    for sd in (0.1, 0.4, 1.0, 4.0):
+        n = seeds_needed(0.62, sd)
+        assert power(0.62, sd, n) >= 0.8 and (n == 2 or power(0.62, sd, n - 1) < 0.8)
+    for n in (2, 3, 5, 10):
+        assert power(smallest_effect(0.5, n), 0.5, n) == pytest.approx(0.8, abs=1e-6)
+        assert smallest_effect(2.0, n) == pytest.approx(4 * smallest_effect(0.5, n))
+    assert seeds_needed(0.62, 0.5) == 8 and seeds_needed(0.62, 1.0) == 23  # notebook 11
+    assert seeds_needed(0.62, 0.0) == 2 and smallest_effect(0.0, 3) == 0.0

@@ -6,7 +6,9 @@ import re
 
 import pandas as pd
 import pytest
+from scipy import stats
 
+from serplib.evaluation import significance
 from serplib.experiments import records, render, report, tables
 
 
@@ -69,6 +71,33 @@ def test_a_variant_that_still_learns_is_named_as_not_converged():
     assert rows.rise.tolist() == pytest.approx([1.5, 1.0]) and rows.epochs.tolist() == [8, 8]
     (note,) = [n for n in tables.summarize(found).notes if n.startswith("Not converged")]
     assert "slow" in note and "done" not in note
+
+
+def test_power_stands_in_the_tables_of_modelnet40():
+    """Differences 1, 2, 3 have the sd 1; a gain without two seeds or a baseline has no row."""
+    found = [record("scratch", s, 0.5) for s in (0, 1, 2)]
+    found += [record("ours", s, 0.5 + (1 + s) / 40, scratch="scratch") for s in (0, 1, 2)]
+    found += [record("one", 0, 0.6, scratch="scratch")]
+    assert len(tables.summarize(found).tables) == 1  # the paper claims nothing about other shapes
+    for one in found:
+        one["data"]["test"]["name"] = "modelnet40"
+    summary = tables.summarize(found)
+    shown = summary.tables["Power of these comparisons, in points of accuracy"]
+    assert shown.shape == (1, 8) and list(shown)[-2:] == ["seeds for +0.62", "seeds for +1.13"]
+    row = dict(zip(shown, shown.iloc[0]))
+    sd = 100 / 40
+    assert row["gain"] == "+5.00" and row["sd of the difference"] == f"{sd:.2f}"
+    assert row["seeds for +1.13"] == str(significance.seeds_needed(1.13, sd))
+    assert row["found with 80 % power"] == f"{significance.smallest_effect(sd, 3):.2f}"
+    assert tables.POWER_NOTE in summary.notes
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_the_note_on_power_gives_the_interval_of_an_sd(n):
+    """(n - 1) s^2 / sigma^2 is chi-square."""
+    low, high = (math.sqrt((n - 1) / stats.chi2.ppf(p, n - 1)) for p in (0.975, 0.025))
+    text = f"{low:.2f} to {high:.2f} times {'as large ' * (n == 3)}with {n}"
+    assert text in " ".join(tables.POWER_NOTE.split())
 
 
 SPOILED = {  # what differs, and how it is said
