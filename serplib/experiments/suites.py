@@ -70,6 +70,8 @@ class _Entry(_Parameters):
     scratch: str | None = None
     published: str | None = None
     group: str | None = None
+    versus: list[str] | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
     changes: dict[str, Any] = {}
     grid: Annotated[dict[str, _Values], Field(min_length=1)] | None = None
 
@@ -103,9 +105,10 @@ class Run:
         notebook: file stem of the notebook.
         parameters: those that papermill injects, without ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
-        about: label, scratch, published and group, for the report; of a run that a grid has made
-            also ``grid``; of a smoke run also ``absent``, the data sets that built-in shapes stand
-            in for.
+        about: label, scratch, published and group, for the report, and the runs ``versus`` which
+            its equivalence within ``margin`` points is tested; of a run that a grid has made also
+            ``grid``; of a smoke run also ``absent``, the data sets that built-in shapes stand in
+            for.
         hash: of notebook, parameters, the preset's settings and the parent's hash.
         folder: of its outputs.
     """
@@ -301,7 +304,7 @@ def _run(
     own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
     parameters = {**shared, **own, "seed": seed}
     parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
-    reported = ("label", "scratch", "published", "group", "grid")
+    reported = ("label", "scratch", "published", "group", "versus", "margin", "grid")
     about = {key: entry[key] for key in reported if key in entry}
     parent = by_name.get(entry.get("parent", ""))
     try:
