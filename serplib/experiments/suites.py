@@ -314,6 +314,10 @@ def _run(
             raise ValueError("wanted a name of letters, digits, '-' and '_'")
         if entry.get("parent") is not None and parent is None:
             raise ValueError(f"its parent {entry['parent']!r} is not a run above it")
+        if unknown := set(entry.get("versus", ())) - content["runs"].keys():
+            raise ValueError(f"versus names {', '.join(sorted(unknown))}: not in the suite")
+        if "versus" in entry and "margin" not in entry:
+            raise ValueError("versus needs a margin, in points of accuracy")
         parameters |= {key: given[key] for key in given.keys() & _accepted(path).keys()}
         _check_parameters(parameters, path)
         if dataset is not None:
