@@ -254,15 +254,14 @@ class ResidualQuantizer(nn.Module):
 
     def forward(self, latent: Tensor) -> BottleneckOutput:
         """Quantise latent tokens ``(B, T, l)``."""
-        total, found = torch.zeros_like(latent), list[BottleneckOutput]()
+        residual, found = latent, list[BottleneckOutput]()
         for stage in self.stages:
-            found.append(stage(latent - total))
-            total = total + found[-1].latent.detach()  # (B, T, l)
+            found.append(stage(residual))
+            residual = residual - found[-1].latent.detach()  # (B, T, l)
         losses = {name: sum(one.losses[name] for one in found) for name in found[0].losses}
         use = {name: sum(one.diagnostics[name] for one in found) for name in ("bits", "live_codes")}
         use |= {"perplexity": use["bits"].exp2(), "live_codes": use["live_codes"] / len(found)}
-        quantized = latent + (total - latent).detach()  # (B, T, l)
-        return BottleneckOutput(quantized, losses, found[-1].diagnostics | use)
+        return BottleneckOutput(latent - residual.detach(), losses, found[-1].diagnostics | use)
 
 
 class FiniteScalarQuantizer(nn.Module):

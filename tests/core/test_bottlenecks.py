@@ -489,7 +489,7 @@ def test_residuals_by_hand():
     module = two_stages(alpha=0.7, beta=0.3)
     z = torch.tensor([[[8.7], [3.0]]], requires_grad=True)
     found = module(z)
-    assert found.latent.flatten().tolist() == [9.0, 1.0]
+    torch.testing.assert_close(found.latent.flatten(), torch.tensor([9.0, 1.0]))
     assert module.encode(z).tolist() == [[[1, 0], [0, 1]]]
     squares = [1.3**2, 0.3**2, 3.0**2, 2.0**2]  # of both stages, for both tokens
     assert found.losses["commitment"].item() == pytest.approx(0.3 * sum(squares) / 2)
