@@ -237,6 +237,8 @@ class ResidualQuantizer(nn.Module):
     once. Each stage is a `VectorQuantizer` with the terms of Eq. 13 on its residual.
     """
 
+    stages: Any  # nn.ModuleList of VectorQuantizer
+
     def __init__(self, stages: int, codebook_size: int, dim: int, *args: Any, **options: Any):
         super().__init__()
         require_at_least(1, stages=stages)
@@ -258,21 +260,20 @@ class ResidualQuantizer(nn.Module):
         for stage in self.stages:
             found.append(stage(residual))
             residual = residual - found[-1].latent.detach()  # (B, T, l)
-        losses = {name: sum(one.losses[name] for one in found) for name in found[0].losses}
-        use = {name: sum(one.diagnostics[name] for one in found) for name in ("bits", "live_codes")}
-        use |= {"perplexity": use["bits"].exp2(), "live_codes": use["live_codes"] / len(found)}
+        losses = {name: torch.stack([one.losses[name] for one in found]).sum()
+                  for name in found[0].losses}  # fmt: skip
+        bits = torch.stack([one.diagnostics["bits"] for one in found]).sum()
+        live = torch.stack([one.diagnostics["live_codes"] for one in found]).mean()
+        use = {"perplexity": bits.exp2(), "bits": bits, "live_codes": live}
         return BottleneckOutput(latent - residual.detach(), losses, found[-1].diagnostics | use)
 
 
 class FiniteScalarQuantizer(nn.Module):
     """A fixed grid in place of learned codes: FSQ (Mentzer et al., 2024, arXiv 2309.15505).
 
-    A linear layer maps a token to d numbers. tanh bounds each to its levels, integers about 0, and
-    rounding copies the gradient straight through. Another linear layer maps back to l. No loss.
-
-    Args:
-        dim: l.
-        levels: of each of the d numbers; their product is the number of codes.
+    A linear layer maps a token to d numbers. tanh bounds number i to its ``levels[i]``, integers
+    about 0; rounding copies the gradient straight through. Another linear layer maps back to l.
+    There are as many codes as the product of the levels, and no loss.
     """
 
     def __init__(self, dim: int, levels: tuple[int, ...] = (8, 8, 8)) -> None:
@@ -293,7 +294,8 @@ class FiniteScalarQuantizer(nn.Module):
     @torch.no_grad()
     def encode(self, latent: Tensor) -> Tensor:
         """Return the index of the grid point of each token ``(..., l)``."""
-        digits, index = self.bound(latent).round().long(), 0  # (..., d)
+        digits = self.bound(latent).round().long()  # (..., d)
+        index = torch.zeros_like(digits[..., 0])  # (...)
         for i, size in enumerate(self.levels):
             index = index * size + digits[..., i] + size // 2
         return index

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -178,4 +178,4 @@ class Vasp(SerpTransformer):
                 f"bottleneck {self.vasp.bottleneck!r} has no codes: set 'vq', 'fsq' or 'dvae'"
             )
         latent, _ = self.encoder.encode(self.encoder.patches(points))  # (B, c+1, l)
-        return self.bottleneck.encode(latent[:, 0 if self.vasp.quantize_cls else 1 :])
+        return cast(Any, self.bottleneck).encode(latent[:, 0 if self.vasp.quantize_cls else 1 :])

@@ -370,7 +370,7 @@ def _equivalence_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     for (group, margin), rows in frame.groupby(["group", "margin"], sort=False):
         within = f"equivalent within {margin:g} points"
         said = rows.assign(said=[within if same else "not shown" for same in rows["equivalent"]])
-        title = ", ".join(filter(None, [f"Equivalence within {margin:g} points", group]))
+        title = ", ".join(filter(None, [f"Equivalence within {margin:g} points", str(group)]))
         shown[title] = format_rows(said, _EQUIVALENCE)
     return shown
 
