@@ -220,6 +220,7 @@ def test_the_prose_of_stated_rates_says_what_the_records_say():
     assert verdict[cured, held] == verdict["Gaussian, free", "no bottleneck"] == same
     assert verdict["FSQ, 9 bits", held] == ("significant loss", False)
     assert verdict[held, "no bottleneck"] == verdict[held, "Gaussian, free"] == unknown
+    assert verdict["residual VQ, 3 x 3 = 9 bits", held] == unknown
     assert verdict["residual VQ, 2 x 9 = 18 bits", cured] == verdict[cured, frozen] == unknown
     assert (pairs[pairs["equivalent"]]["p"] > 0.01).all() and (pairs["margin"] == 2).all()
     restored = tables.means(found, "restoration").set_index("label")
