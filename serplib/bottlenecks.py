@@ -1,4 +1,4 @@
-"""Bottlenecks between encoder and decoder: none, VASP's codebook, variational ones (section 3.4).
+"""Bottlenecks between encoder and decoder: none, codebooks, a grid, variational (section 3.4).
 
 Each maps latent tokens to the decoder's input, with loss terms (already weighted: the objective
 adds them) and diagnostics by name, so that they are interchangeable in `vasp`. State that changes
@@ -9,7 +9,7 @@ generator, which the training loop seeds at each step. Invalid settings raise a 
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -35,16 +35,18 @@ class Identity(nn.Module):
         return BottleneckOutput(latent, {}, {})
 
 
-def code_use(counts: Tensor) -> dict[str, Tensor]:
-    """Measure how evenly codes are used, from the number of tokens of each, ``counts (K,)``.
+def code_use(*counts: Tensor) -> dict[str, Tensor]:
+    """Measure how evenly codes are used, from the number of tokens of each, ``(K,)`` a codebook.
 
     Returns:
-        ``perplexity``, the effective number of codes, exp of the entropy, 1 to K; ``live_codes``,
-        the fraction of codes in use. M tokens use at most M codes: compare at equal M.
+        ``perplexity``, the effective number of codes, exp of the entropy, 1 to K; ``bits``, the
+        entropy in bits a token; ``live_codes``, the fraction of codes in use. Of several codebooks
+        product, sum and mean. M tokens use at most M codes: compare at equal M.
     """
-    counts = counts.float()
-    entropy = torch.special.entr(counts / counts.sum().clamp_min(1)).sum()
-    return {"perplexity": entropy.exp(), "live_codes": (counts > 0).float().mean()}
+    shares = [n.float() / n.sum().clamp_min(1) for n in counts]  # (K,) each
+    entropy = torch.stack([torch.special.entr(share).sum() for share in shares]).sum()
+    live = torch.stack([(share > 0).float().mean() for share in shares]).mean()
+    return {"perplexity": entropy.exp(), "bits": entropy / math.log(2), "live_codes": live}
 
 
 def nearest_codes(tokens: Tensor, codes: Tensor) -> Tensor:
@@ -70,10 +72,10 @@ class VectorQuantizer(nn.Module):
     Args:
         codebook_size: K.
         dim: l, width of tokens and codes.
-        alpha: weight of the codebook term.
+        alpha: weight of the codebook term; 0 without ``ema`` keeps the codes where they start.
         beta: weight of the commitment term.
         init: ``"uniform"`` is U[0, 1) (the authors' code), ``"small"`` U(-1/K, 1/K) (common PyTorch
-            ports of VQ-VAE; van den Oord's own code, Sonnet, draws within +-sqrt(3 / l)),
+            ports of VQ-VAE), ``"sonnet"`` U(-sqrt(3 / l), sqrt(3 / l)) (van den Oord's own code),
             ``"kmeans"`` clusters the tokens of the first training batch.
         ema: decay of moving averages that replace the alpha term; None keeps the alpha term.
         epsilon: Laplace smoothing of the code usage, with ``ema`` only.
@@ -94,7 +96,7 @@ class VectorQuantizer(nn.Module):
         dim: int,
         alpha: float = 1.0,
         beta: float = 0.25,
-        init: Literal["uniform", "small", "kmeans"] = "small",
+        init: Literal["uniform", "small", "sonnet", "kmeans"] = "small",
         ema: float | None = None,
         epsilon: float = 1e-5,
         restart: float | None = None,
@@ -107,16 +109,16 @@ class VectorQuantizer(nn.Module):
         for name, value in (("ema", ema), ("restart", restart)):
             if value is not None and not 0 < value < 1:
                 raise ValueError(f"{name} is {value}: wanted a number between 0 and 1, or None")
-        if init not in ("uniform", "small", "kmeans"):
-            raise ValueError(f"init is {init!r}, wanted 'uniform', 'small' or 'kmeans'")
+        if init not in ("uniform", "small", "sonnet", "kmeans"):
+            raise ValueError(f"init is {init!r}, wanted 'uniform', 'small', 'sonnet' or 'kmeans'")
         self.alpha, self.beta, self.ema, self.epsilon = alpha, beta, ema, epsilon
         self.restart, self.cosine, self.rotation = restart, cosine, rotation
         codes = torch.rand(codebook_size, dim)  # (K, l)
-        if init == "small":
-            codes = (2 * codes - 1) / codebook_size
+        if init in ("small", "sonnet"):
+            codes = (2 * codes - 1) / (codebook_size if init == "small" else math.sqrt(dim / 3))
         if cosine:
             codes = F.normalize(codes, dim=-1)
-        self.codebook = nn.Parameter(codes, requires_grad=ema is None)  # (K, l)
+        self.codebook = nn.Parameter(codes, requires_grad=ema is None and alpha > 0)  # (K, l)
         self.register_buffer("ready", torch.tensor(init != "kmeans"))
         self.register_buffer("usage", torch.ones(codebook_size))
         self.register_buffer("token_sum", codes.clone() if ema is not None else None)
@@ -228,6 +230,87 @@ def _rotated(z: Tensor, e: Tensor) -> Tensor:
     return scale * (z - 2 * along_r * r + 2 * along_z * e_hat)
 
 
+class ResidualQuantizer(nn.Module):
+    """Codebooks in stages, each for the residual of the former (SoundStream; arXiv 2107.03312).
+
+    The output is the sum of one code a stage, ``stages * log2 K`` bits; its gradient is copied
+    once. Each stage is a `VectorQuantizer` with the terms of Eq. 13 on its residual.
+    """
+
+    stages: Any  # nn.ModuleList of VectorQuantizer
+
+    def __init__(self, stages: int, codebook_size: int, dim: int, *args: Any, **options: Any):
+        super().__init__()
+        require_at_least(1, stages=stages)
+        codebooks = (VectorQuantizer(codebook_size, dim, *args, **options) for _ in range(stages))
+        self.stages = nn.ModuleList(codebooks)
+
+    @torch.no_grad()
+    def encode(self, latent: Tensor) -> Tensor:
+        """Return the indices of the codes of each token ``(..., l)``: ``(..., stages)``."""
+        index = []
+        for stage in self.stages:
+            index.append(stage.encode(latent))
+            latent = latent - stage.codebook[index[-1]]
+        return torch.stack(index, -1)
+
+    def forward(self, latent: Tensor) -> BottleneckOutput:
+        """Quantise latent tokens ``(B, T, l)``."""
+        residual, found = latent, list[BottleneckOutput]()
+        for stage in self.stages:
+            found.append(stage(residual))
+            residual = residual - found[-1].latent.detach()  # (B, T, l)
+        losses = {name: torch.stack([one.losses[name] for one in found]).sum()
+                  for name in found[0].losses}  # fmt: skip
+        bits = torch.stack([one.diagnostics["bits"] for one in found]).sum()
+        live = torch.stack([one.diagnostics["live_codes"] for one in found]).mean()
+        use = {"perplexity": bits.exp2(), "bits": bits, "live_codes": live}
+        return BottleneckOutput(latent - residual.detach(), losses, found[-1].diagnostics | use)
+
+
+class FiniteScalarQuantizer(nn.Module):
+    """A fixed grid in place of learned codes: FSQ (Mentzer et al., 2024, arXiv 2309.15505).
+
+    A linear layer maps a token to d numbers. tanh bounds number i to its ``levels[i]``, integers
+    about 0; rounding copies the gradient straight through. Another linear layer maps back to l.
+    There are as many codes as the product of the levels, and no loss.
+    """
+
+    def __init__(self, dim: int, levels: tuple[int, ...] = (8, 8, 8)) -> None:
+        super().__init__()
+        require_at_least(1, dim=dim)
+        if min(levels, default=0) < 2:
+            raise ValueError(f"levels is {levels}: wanted at least one number, each >= 2")
+        self.levels = tuple(levels)
+        self.to_grid, self.from_grid = nn.Linear(dim, len(levels)), nn.Linear(len(levels), dim)
+
+    def bound(self, latent: Tensor) -> Tensor:
+        """Map tokens ``(..., l)`` to ``(..., d)`` within the L levels -(L // 2) to (L - 1) // 2."""
+        x = at_least_float32(self.to_grid(latent))  # (..., d)
+        levels = x.new_tensor(self.levels)  # (d,)
+        half, offset = (levels - 1) / 2 * 1.001, (1 - levels % 2) / 2  # (d,) each
+        return (x + (offset / half).atanh()).tanh() * half - offset
+
+    @torch.no_grad()
+    def encode(self, latent: Tensor) -> Tensor:
+        """Return the index of the grid point of each token ``(..., l)``."""
+        digits = self.bound(latent).round().long()  # (..., d)
+        index = torch.zeros_like(digits[..., 0])  # (...)
+        for i, size in enumerate(self.levels):
+            index = index * size + digits[..., i] + size // 2
+        return index
+
+    def forward(self, latent: Tensor) -> BottleneckOutput:
+        """Round latent tokens ``(B, T, l)`` to the grid."""
+        layer = self.to_grid
+        expect(latent, f"B T {layer.in_features}", "latent", device=layer.weight.device)
+        bounded = self.bound(latent)  # (B, T, d)
+        rounded = bounded + (bounded.round() - bounded).detach()
+        passed = self.from_grid(rounded / (rounded.new_tensor(self.levels) // 2))  # (B, T, l)
+        counts = self.encode(latent).flatten().bincount(minlength=math.prod(self.levels))
+        return BottleneckOutput(passed.to(latent.dtype), {}, code_use(counts))
+
+
 class GaussianBottleneck(nn.Module):
     """The bottleneck of a variational autoencoder: a Gaussian per token (Kingma & Welling, 2014).
 
@@ -241,6 +324,8 @@ class GaussianBottleneck(nn.Module):
             beta, so that validation losses are comparable.
         free_bits: nats per dimension (mean over the batch) below which the KL has no gradient.
         total_steps: steps of the whole training, where known: a longer warm-up is refused.
+        rate: bits a token to hold the KL at, by ``beta |KL - rate|`` (arXiv 1804.03599). beta must
+            exceed what a nat lowers the other losses by, but not by much. None is ``beta KL``.
     """
 
     step: Tensor  # int64, training steps done
@@ -252,12 +337,16 @@ class GaussianBottleneck(nn.Module):
         warmup_steps: int = 0,
         free_bits: float = 0.0,
         total_steps: int | None = None,
+        rate: float | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, dim=dim)
         require_at_least(0, beta=beta, warmup_steps=warmup_steps, free_bits=free_bits)
         _check_schedule("warmup_steps", warmup_steps, total_steps)
+        if rate is not None and not (0 < rate < math.inf and free_bits == 0):
+            raise ValueError(f"rate is {rate}: wanted a number > 0 with free_bits 0, or None")
         self.beta, self.warmup_steps, self.free_bits = beta, warmup_steps, free_bits
+        self.rate = rate
         self.to_moments = nn.Linear(dim, 2 * dim)
         self.register_buffer("step", torch.tensor(0))
 
@@ -274,7 +363,10 @@ class GaussianBottleneck(nn.Module):
             beta *= _warmup_factor(self.step, self.warmup_steps)
             self.step += 1
             sample = mean + (log_variance / 2).exp() * torch.randn_like(mean)  # (B, T, l)
-        losses = {"kl": beta * kl_per_dim.clamp_min(self.free_bits).sum()}
+        excess = kl_per_dim.clamp_min(self.free_bits).sum()
+        if self.rate is not None:
+            excess = (excess - self.rate * math.log(2)).abs()
+        losses = {"kl": beta * excess}
         diagnostics = {"nats": kl_per_dim.sum().detach()}
         return BottleneckOutput(sample.to(latent.dtype), losses, diagnostics)
 

@@ -6,8 +6,10 @@ from the effect of how the codebook is learned (the paper's future work).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
@@ -15,9 +17,11 @@ from torch import Tensor, nn
 
 from serplib.bottlenecks import (
     BottleneckOutput,
+    FiniteScalarQuantizer,
     GaussianBottleneck,
     GumbelBottleneck,
     Identity,
+    ResidualQuantizer,
     VectorQuantizer,
 )
 from serplib.patches import Patches
@@ -35,21 +39,23 @@ class VaspConfig:
     tokens are quantised, [CLS] too: E of Eq. 8 has c + 1 rows.
 
     Attributes:
-        bottleneck: ``"none"`` (SeRP), ``"vq"`` (VASP), ``"vae"`` or ``"dvae"``.
+        bottleneck: ``"none"`` (SeRP), ``"vq"`` (VASP), ``"fsq"``, ``"vae"`` or ``"dvae"``.
         quantize_cls: whether [CLS] passes the bottleneck; False leaves it unchanged.
         codebook_size: K, of ``"vq"`` and ``"dvae"``.
         alpha, beta, init, ema, restart, cosine, rotation: see `bottlenecks.VectorQuantizer`.
         kl_weight, warmup_steps: beta and warm-up of ``"vae"`` and ``"dvae"``.
-        free_bits: see `bottlenecks.GaussianBottleneck`.
+        free_bits, rate: see `bottlenecks.GaussianBottleneck`.
         temperature, final_temperature, anneal_steps, kl: see `bottlenecks.GumbelBottleneck`.
+        stages: codebooks of ``"vq"``, see `bottlenecks.ResidualQuantizer`; 1 for the paper's.
+        levels: of ``"fsq"``, see `bottlenecks.FiniteScalarQuantizer`.
     """
 
-    bottleneck: Literal["none", "vq", "vae", "dvae"] = "vq"
+    bottleneck: Literal["none", "vq", "fsq", "vae", "dvae"] = "vq"
     quantize_cls: bool = True
     codebook_size: PositiveInt = 512
     alpha: NonNegativeFloat = 1.0
     beta: NonNegativeFloat = 0.25
-    init: Literal["uniform", "small", "kmeans"] = "small"
+    init: Literal["uniform", "small", "sonnet", "kmeans"] = "small"
     ema: PositiveFloat | None = None
     restart: PositiveFloat | None = None
     cosine: bool = False
@@ -61,9 +67,21 @@ class VaspConfig:
     final_temperature: PositiveFloat = 0.0625
     anneal_steps: NonNegativeInt = 0
     kl: Literal["token", "mean"] = "token"
+    rate: PositiveFloat | None = None
+    stages: PositiveInt = 1
+    levels: tuple[PositiveInt, ...] = (8, 8, 8)
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.stages > 1 and (self.cosine or self.rotation):
+            raise ValueError(f"stages is {self.stages}: must be 1 with cosine or rotation")
+
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Return the number of codes of each codebook; none for a bottleneck without codes."""
+        if self.bottleneck == "fsq":
+            return (math.prod(self.levels),)
+        count = {"vq": self.stages, "dvae": 1}.get(self.bottleneck, 0)
+        return (self.codebook_size,) * count
 
     def build(self, dim: int, total_steps: int | None = None) -> nn.Module:
         """Make the bottleneck.
@@ -78,13 +96,16 @@ class VaspConfig:
         if self.bottleneck == "none":
             return Identity()
         if self.bottleneck == "vq":
-            return VectorQuantizer(
+            make = VectorQuantizer if self.stages == 1 else partial(ResidualQuantizer, self.stages)
+            return make(
                 self.codebook_size, dim, self.alpha, self.beta, self.init, self.ema,
                 restart=self.restart, cosine=self.cosine, rotation=self.rotation,
             )  # fmt: skip
+        if self.bottleneck == "fsq":
+            return FiniteScalarQuantizer(dim, self.levels)
         if self.bottleneck == "vae":
             return GaussianBottleneck(
-                dim, self.kl_weight, self.warmup_steps, self.free_bits, total_steps
+                dim, self.kl_weight, self.warmup_steps, self.free_bits, total_steps, self.rate
             )
         return GumbelBottleneck(
             self.codebook_size, dim, self.temperature, self.final_temperature, self.anneal_steps,
@@ -146,14 +167,15 @@ class Vasp(SerpTransformer):
     def codes(self, points: Tensor) -> Tensor:
         """Return the code of each token of clouds ``(B, N, 3)``: ``(B, T)`` int64.
 
-        T is c + 1, [CLS] first, or c if [CLS] does not pass the bottleneck.
+        T is c + 1, [CLS] first, or c if [CLS] does not pass the bottleneck. With several stages
+        the result is ``(B, T, stages)``.
 
         Raises:
-            ValueError: the bottleneck has no codebook.
+            ValueError: the bottleneck has no codes.
         """
-        if not isinstance(self.bottleneck, VectorQuantizer | GumbelBottleneck):
+        if not self.vasp.codebook_sizes():
             raise ValueError(
-                f"bottleneck {self.vasp.bottleneck!r} has no codes: set 'vq' or 'dvae'"
+                f"bottleneck {self.vasp.bottleneck!r} has no codes: set 'vq', 'fsq' or 'dvae'"
             )
         latent, _ = self.encoder.encode(self.encoder.patches(points))  # (B, c+1, l)
-        return self.bottleneck.encode(latent[:, 0 if self.vasp.quantize_cls else 1 :])
+        return cast(Any, self.bottleneck).encode(latent[:, 0 if self.vasp.quantize_cls else 1 :])

@@ -7,6 +7,7 @@ are measured here and reported beside every reconstruction figure of the course.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -45,7 +46,9 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
           input (its expectation is 3 sigma^2);
         - SeRP-Transformer: ``restored_clean_centers``, patches at the c clean centres; ``patch``
           and ``patch_copy``, Chamfer patch by patch in the target's frame, of model and input;
-        - VASP: the same, and with a codebook `bottlenecks.code_use` over all clouds;
+        - VASP: the same, and the rate in bits a token, an upper bound of what the decoder learns
+          of it: with codes `bottlenecks.code_use` over all clouds (several stages: product, sum and
+          mean) and ``bits_fixed``, log2 of the number of codes; ``bits`` of ``"vae"`` is its KL;
         - masking: ``patch`` over the masked patches; use a task with sigma = 0.
     """
     task.eval()
@@ -70,13 +73,18 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
                     restored = model.restore(perturbed)
                     values["touched_moved"] = (restored - clean)[touched].square().sum(-1).mean()
         else:
-            predicted, patches = model(perturbed, clean)
+            if isinstance(model, Vasp):
+                predicted, patches, output = model.reconstruct(perturbed, clean)
+                if model.vasp.codebook_sizes():
+                    codes.append(model.codes(perturbed).flatten(0, 1).cpu())  # (M,) or (M, stages)
+                elif "nats" in output.diagnostics:
+                    values["bits"] = output.diagnostics["nats"] / math.log(2)
+            else:
+                predicted, patches = model(perturbed, clean)
             if not isinstance(model, PointMAE):
                 values["restored_clean_centers"] = chamfer_l2(
                     model.restore(perturbed, clean, centers="clean"), clean
                 )
-            if isinstance(model, Vasp) and model.vasp.bottleneck in ("vq", "dvae"):
-                codes.append(model.codes(perturbed).flatten().cpu())
             values["patch"] = patch_chamfer(predicted, patches.targets)
             values["patch_copy"] = patch_chamfer(patches.inputs, patches.targets)
         for name, value in values.items():
@@ -87,8 +95,11 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
 
         result["detection_auc"] = float(roc_auc_score(touched, torch.cat(scores)))
     if codes:
-        counts = torch.cat(codes).bincount(minlength=model.vasp.codebook_size)  # (K,)
-        result |= {name: float(value) for name, value in code_use(counts).items()}
+        sizes = model.vasp.codebook_sizes()
+        stages = torch.cat(codes).view(-1, len(sizes)).unbind(1)  # (M,) each
+        use = code_use(*(index.bincount(minlength=size) for index, size in zip(stages, sizes)))
+        result |= {name: float(value) for name, value in use.items()}
+        result["bits_fixed"] = sum(math.log2(size) for size in sizes)
     return result
 
 

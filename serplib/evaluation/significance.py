@@ -79,6 +79,37 @@ def smallest_effect(sd: float, n: int) -> float:
     return sd * float(brentq(lambda ratio: power(ratio, 1.0, n) - 0.8, 0.0, 100.0))
 
 
+def equivalence(
+    ours: Mapping[int, float], base: Mapping[int, float], margin: float, level: float = 0.05
+) -> dict | None:
+    """Test whether two variants are equivalent within a margin (two one-sided paired t tests).
+
+    A difference that is not significant is no evidence of equality. Here the hypothesis to reject
+    is a difference of at least ``margin`` in either direction (TOST; Schuirmann, 1987). It is
+    rejected where the ``1 - 2 level`` interval of the mean difference lies within the margin.
+
+    Args:
+        ours: value of the one variant by seed.
+        base: value of the other by seed.
+        margin: the smallest difference that matters, chosen before the runs.
+        level: of each of the two tests.
+
+    Returns:
+        ``p``, the larger of both tests (nan for one seed), and ``equivalent``, whether it is below
+        ``level``. None without a common seed.
+    """
+    from scipy.stats import t
+
+    gains = [ours[seed] - base[seed] for seed in sorted(ours.keys() & base.keys())]
+    if not gains:
+        return None
+    (mean, sd), n = mean_sd(gains), len(gains)
+    slack = margin - abs(mean)  # to the nearer end of the margin: its test has the larger p
+    error = sd / math.sqrt(n)
+    p = float(t.sf(slack / error if error else math.copysign(math.inf, slack), n - 1))
+    return {"p": p, "equivalent": p < level}
+
+
 def _paired(ours: Answers, base: Answers) -> tuple[np.ndarray, np.ndarray]:
     a, b = np.asarray(ours, dtype=float), np.asarray(base, dtype=float)
     if a.shape != b.shape or a.ndim != 2 or not a.size:

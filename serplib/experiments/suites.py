@@ -79,6 +79,8 @@ class _Entry(_Parameters):
     scratch: str | None = None
     published: str | None = None
     group: str | None = None
+    versus: list[str] | None = None
+    margin: Annotated[float, Field(gt=0)] | None = None
     changes: dict[str, Any] = {}
     grid: Annotated[dict[str, _Values], Field(min_length=1)] | None = None
 
@@ -128,9 +130,10 @@ class Run:
         notebook: file stem of the notebook.
         parameters: those that papermill injects, without ``run``, ``folder`` and ``encoder``.
         parent: the run whose encoder this one starts from, or None.
-        about: label, scratch, published and group, for the report; of a run that a grid has made
-            also ``grid``; of a smoke run also ``absent``, the data sets that built-in shapes stand
-            in for.
+        about: label, scratch, published and group, for the report, and the runs ``versus`` which
+            its equivalence within ``margin`` points is tested; of a run that a grid has made also
+            ``grid``; of a smoke run also ``absent``, the data sets that built-in shapes stand in
+            for.
         hash: of notebook, parameters, the preset's settings and the parent's hash.
         folder: of its outputs.
     """
@@ -325,7 +328,7 @@ def _run(
     own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
     parameters = {**shared, **own, "seed": seed}
     parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
-    reported = ("label", "scratch", "published", "group", "grid")
+    reported = ("label", "scratch", "published", "group", "versus", "margin", "grid")
     about = {key: entry[key] for key in reported if key in entry}
     parent = by_name.get(entry.get("parent", ""))
     try:
@@ -335,6 +338,10 @@ def _run(
             raise ValueError("wanted a name of letters, digits, '-' and '_'")
         if entry.get("parent") is not None and parent is None:
             raise ValueError(f"its parent {entry['parent']!r} is not a run above it")
+        if unknown := set(entry.get("versus", ())) - content["runs"].keys():
+            raise ValueError(f"versus names {', '.join(sorted(unknown))}: not in the suite")
+        if "versus" in entry and "margin" not in entry:
+            raise ValueError("versus needs a margin, in points of accuracy")
         parameters |= {key: given[key] for key in given.keys() & _accepted(path).keys()}
         _check_parameters(parameters, path)
         if dataset is not None:

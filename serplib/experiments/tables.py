@@ -11,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
+from serplib import presets
 from serplib.evaluation.robustness import GROUPS, POINTS, summary
 from serplib.evaluation.significance import (
     bootstrap_gain,
+    equivalence,
     mcnemar,
     mean_sd,
     paired_gain,
@@ -205,6 +207,41 @@ def probes(found: Records) -> pd.DataFrame:
     return _frame(rows)
 
 
+def equivalences(found: Records) -> pd.DataFrame:
+    """Test the variants that name others in ``versus`` for equivalence within their ``margin``.
+
+    Returns:
+        A row a pair, of fine-tuned accuracy or of the linear SVM: ``label``, ``base`` (label of the
+        other), ``group``, ``margin`` in points; ``gain``, ``low``, ``high``, ``verdict`` and ``n``
+        of `significance.paired_gain`; ``p`` and ``equivalent`` of `significance.equivalence`.
+    """
+    rows = []
+    for metric, key in (("test", "accuracy"), ("probes", "svm_accuracy")):
+        groups = variants([r for r in found if key in r["metrics"].get(metric, {})])
+        values = {name: {r["parameters"]["seed"]: 100 * r["metrics"][metric][key] for r in group}
+                  for name, group in groups.items()}  # fmt: skip
+        for name, group in groups.items():
+            about = group[0]["run"]
+            for base in (base for base in about.get("versus", ()) if base in groups):
+                pair = values[name], values[base]
+                if (gain := paired_gain(*pair)) and (same := equivalence(*pair, about["margin"])):
+                    labels = {"label": label_of(group[0]), "base": label_of(groups[base][0])}
+                    about = {"group": "", **about}
+                    shared = {key: about[key] for key in ("group", "margin")}
+                    rows.append(labels | shared | gain | same)
+    return pd.DataFrame(rows)
+
+
+def _rates(record: dict[str, Any]) -> dict[str, float]:
+    """Return ``bits`` and ``bits_fixed`` of a record that was made before it had them."""
+    given, found = record["parameters"], record["metrics"]["restoration"]
+    if "perplexity" in found:
+        size = presets.build(given["preset"], given["changes"]).vasp.codebook_size
+        return {"bits": math.log2(found["perplexity"]), "bits_fixed": math.log2(size)}
+    last = record["history"][-1] if record["history"] else {}
+    return {"bits": last["valid_nats"] / math.log(2)} if "valid_nats" in last else {}
+
+
 def means(found: Records, metric: str) -> pd.DataFrame:
     """Average each number of a metric over seeds.
 
@@ -217,6 +254,7 @@ def means(found: Records, metric: str) -> pd.DataFrame:
     """
     rows = [
         {"name": r["run"]["name"], "label": label_of(r), "seconds": r["seconds"]}
+        | (_rates(r) if metric == "restoration" else {})
         | r["metrics"][metric]
         for r in found
         if metric in r["metrics"]
@@ -268,7 +306,19 @@ _RESTORATION = _VARIANT_SEEDS | {
     "resample": "{resample:.1f} ({resample_points:.0f} points)",
     "detection AUC": "{detection_auc:.2f}",
 }
-_CODES = _VARIANT | {"perplexity": "{perplexity:.1f}", "live codes, %": "{live_codes:.1f}"}
+_RATES = _VARIANT | {
+    "bits, fixed length": "{bits_fixed:.1f}",
+    "bits, entropy or KL": "{bits:.1f}",
+    "perplexity": "{perplexity:.1f}",
+    "live codes, %": "{live_codes:.1f}",
+}
+_EQUIVALENCE = _VARIANT | {
+    "against": "{base}",
+    "seeds": "{n}",
+    "difference [95 %, over seeds]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}] {verdict}",
+    "p, two one-sided tests": "{p:.3f}",
+    "within the margin": "{said}",
+}
 _LEAKAGE = _VARIANT_SEEDS | {
     "constant": "{constant:.4f}",
     "positions of another": "{positions_of_another:.4f}",
@@ -334,9 +384,19 @@ def _restoration_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     rows = scaled(frame, 1e4, "restored", "copy_input", "resample")
     title = "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000"
     shown = {title: format_rows(rows, _RESTORATION)}
-    if "perplexity" in frame:
-        coded = scaled(frame[frame["perplexity"].notna()], 100, "live_codes")
-        shown["Codebook use over the held-out clouds"] = format_rows(coded, _CODES)
+    if "bits" in frame:
+        limited = scaled(frame[frame["bits"].notna()], 100, "live_codes")
+        shown["Rate in bits a token over the held-out clouds"] = format_rows(limited, _RATES)
+    return shown
+
+
+def _equivalence_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    shown = {}
+    for (group, margin), rows in frame.groupby(["group", "margin"], sort=False):
+        within = f"equivalent within {margin:g} points"
+        said = rows.assign(said=[within if same else "not shown" for same in rows["equivalent"]])
+        title = ", ".join(filter(None, [f"Equivalence within {margin:g} points", str(group)]))
+        shown[title] = format_rows(said, _EQUIVALENCE)
     return shown
 
 
@@ -401,6 +461,8 @@ def summarize(found: Records) -> Summary:
         shown |= _accuracy_tables(fine_tuned, tested[fine_tuned.index[0]])
     if not frozen.empty:
         shown |= _probe_tables(frozen, tested[frozen.index[0]])
+    if not (compared := equivalences(found)).empty:
+        shown |= _equivalence_tables(compared)
     if not restored.empty:
         shown |= _restoration_tables(restored)
     if not leaked.empty:

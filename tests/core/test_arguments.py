@@ -156,6 +156,16 @@ OTHERS = {
         LATENT,
         (LATENT[0], LATENT[..., :7], LATENT[:0], LATENT[:, :0], LATENT.long(), None),
     ),
+    "ResidualQuantizer": (
+        bottlenecks.ResidualQuantizer(2, 4, 8).eval(),
+        LATENT,
+        (LATENT[0], LATENT[..., :7], LATENT[:0], LATENT[:, :0], LATENT.long(), None),
+    ),
+    "FiniteScalarQuantizer": (
+        bottlenecks.FiniteScalarQuantizer(8).eval(),
+        LATENT,
+        (LATENT[0], LATENT[..., :7], LATENT[:0], LATENT[:, :0], LATENT.long(), None),
+    ),
     "GumbelBottleneck": (
         bottlenecks.GumbelBottleneck(4, 8).eval(),
         LATENT,
@@ -201,6 +211,7 @@ def test_other_tensors_are_refused_alike(name):
         CLASSIFIER,
         bottlenecks.VectorQuantizer(4, 3),
         bottlenecks.GaussianBottleneck(3),
+        bottlenecks.FiniteScalarQuantizer(3),
         lambda x: geometry.knn(GOOD, x, 4),
         lambda x: geometry.chamfer_l2(x, GOOD),
     ],

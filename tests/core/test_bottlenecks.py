@@ -11,12 +11,14 @@ from torch import distributed, multiprocessing
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from vector_quantize_pytorch import VectorQuantize
+from vector_quantize_pytorch import FSQ, VectorQuantize
 
 from serplib.bottlenecks import (
+    FiniteScalarQuantizer,
     GaussianBottleneck,
     GumbelBottleneck,
     Identity,
+    ResidualQuantizer,
     VectorQuantizer,
     code_use,
     nearest_codes,
@@ -355,14 +357,19 @@ def test_collapse_and_cure_on_a_toy():
 def test_perplexity_extremes():
     assert code_use(torch.tensor([0, 9, 0])) == {
         "perplexity": 1.0,
+        "bits": 0.0,
         "live_codes": pytest.approx(1 / 3),
     }
     even = code_use(torch.full((8,), 5))
     assert even["perplexity"].item() == pytest.approx(8) and even["live_codes"] == 1.0
+    assert even["bits"].item() == pytest.approx(3)
+    both = code_use(torch.full((8,), 5), torch.tensor([1, 0, 1, 0]))  # 8 codes, then 2 of 4
+    assert both["bits"].item() == pytest.approx(4) and both["live_codes"] == 0.75
+    assert both["perplexity"].item() == pytest.approx(16)
     half = code_use(torch.tensor([3, 3, 0, 0]))
     assert half["perplexity"].item() == pytest.approx(2) and half["live_codes"] == 0.5
     assert code_use(torch.zeros(4))["perplexity"] == 1.0  # nothing chosen: no NaN
-    assert code_use(torch.tensor([0, 1])) == {"perplexity": 1.0, "live_codes": 0.5}
+    assert code_use(torch.tensor([0, 1])) == {"perplexity": 1.0, "bits": 0.0, "live_codes": 0.5}
     one = VectorQuantizer(1, DIM)(tokens()).diagnostics
     assert one["perplexity"] == 1.0 and one["live_codes"] == 1.0
 
@@ -373,6 +380,10 @@ def test_initial_codes():
     assert 0 <= uniform.min() < 0.1 and 0.9 < uniform.max() < 1
     small = VectorQuantizer(50, DIM, init="small").codebook
     assert small.abs().max() <= 1 / 50 and small.min() < -0.9 / 50 and 0.9 / 50 < small.max()
+    sonnet, bound = VectorQuantizer(50, 12, init="sonnet").codebook, 0.5  # sqrt(3 / 12)
+    assert (
+        sonnet.abs().max() <= bound and sonnet.min() < -0.95 * bound < 0.95 * bound < sonnet.max()
+    )
     unit = VectorQuantizer(50, DIM, cosine=True).codebook
     torch.testing.assert_close(unit.norm(dim=1), torch.ones(50))
     mixed = GumbelBottleneck(100, 64).codebook  # tokens of length 1 or so
@@ -391,22 +402,28 @@ def test_half_precision_tokens():
     with torch.autocast("cpu", torch.bfloat16):
         chosen = many.encode(near)
     assert torch.equal(chosen, many.encode(near))
-    for module in (GaussianBottleneck(DIM), GumbelBottleneck(K, DIM)):
+    for module in (GaussianBottleneck(DIM), GumbelBottleneck(K, DIM), FiniteScalarQuantizer(DIM),
+                   ResidualQuantizer(2, K, DIM)):  # fmt: skip
         with torch.autocast("cpu", torch.bfloat16):
             passed = module(z)
-        assert passed.latent.dtype == torch.bfloat16 and passed.losses["kl"].dtype == torch.float32
+        assert passed.latent.dtype == torch.bfloat16
+        assert all(loss.dtype == torch.float32 for loss in passed.losses.values())
 
 
-STATISTICS = [{"ema": 0.9}, {"restart": 0.9}, {"ema": 0.9, "init": "kmeans", "restart": 0.5}]
+CURED = {"ema": 0.9, "init": "kmeans", "restart": 0.5}
+STATISTICS = [
+    *(partial(VectorQuantizer, K, DIM, **o) for o in ({"ema": 0.9}, {"restart": 0.9}, CURED)),
+    partial(ResidualQuantizer, 2, K, DIM, **CURED),
+]
 
 
 def _process(rank, file, results):
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
     states = []
-    for options in STATISTICS:
+    for make in STATISTICS:
         torch.manual_seed(0)
-        module = VectorQuantizer(K, DIM, **options)
+        module = make()
         torch.manual_seed(rank)  # as the training loop does
         for step in range(8):
             module(tokens((rank, step), grad=False))
@@ -435,10 +452,154 @@ def test_processes_keep_one_codebook(tmp_path):
         found = results[0].view(-1)
     # The average over both processes is that of one process which sees all their tokens.
     torch.manual_seed(0)
-    module = VectorQuantizer(K, DIM, **STATISTICS[0])
+    module = STATISTICS[0]()
     module(torch.cat([tokens((rank, 0), grad=False) for rank in range(2)]))
     state = torch.cat([t.flatten() for t in module.state_dict().values()])
     torch.testing.assert_close(found[: len(state)], state)
+
+
+# ---------------------------------------------------------------- frozen codes
+
+
+def test_without_alpha_and_averages_the_codes_stay():
+    module = VectorQuantizer(K, DIM, alpha=0.0)
+    before = module.codebook.clone()
+    optimizer = torch.optim.AdamW([*module.parameters(), z := tokens()], weight_decay=1.0)
+    found = module(z)
+    (found.latent.square().sum() + sum(found.losses.values())).backward()
+    optimizer.step()
+    assert torch.equal(module.codebook, before) and not module.codebook.requires_grad
+    assert VectorQuantizer(K, DIM, alpha=0.1).codebook.requires_grad
+
+
+# ---------------------------------------------------------------- codebooks in stages
+
+
+def two_stages(**options):
+    """Codes 0 and 10, then -1 and 1."""
+    module = ResidualQuantizer(2, 2, 1, **options)
+    with torch.no_grad():
+        for stage, codes in zip(module.stages, ([[0.0], [10.0]], [[-1.0], [1.0]])):
+            stage.codebook.copy_(torch.tensor(codes))
+    return module
+
+
+def test_residuals_by_hand():
+    """8.7 is 10, and -1.3 is left: -1. 3 is 0, and 3 is left: 1."""
+    module = two_stages(alpha=0.7, beta=0.3)
+    z = torch.tensor([[[8.7], [3.0]]], requires_grad=True)
+    found = module(z)
+    torch.testing.assert_close(found.latent.flatten(), torch.tensor([9.0, 1.0]))
+    assert module.encode(z).tolist() == [[[1, 0], [0, 1]]]
+    squares = [1.3**2, 0.3**2, 3.0**2, 2.0**2]  # of both stages, for both tokens
+    assert found.losses["commitment"].item() == pytest.approx(0.3 * sum(squares) / 2)
+    assert found.losses["codebook"].item() == pytest.approx(0.7 * sum(squares) / 2)
+    (grad,) = gradients((found.latent * torch.tensor([[[2.0], [5.0]]])).sum(), z)
+    assert grad.flatten().tolist() == [2.0, 5.0]  # copied once, not once a stage
+    (grad,) = gradients(module(z).losses["commitment"], z)
+    torch.testing.assert_close(grad.flatten(), torch.tensor([0.3 * (-1.3 - 0.3), 0.3 * (3 + 2.0)]))
+    first, second = gradients(module(z).losses["codebook"], *(s.codebook for s in module.stages))
+    torch.testing.assert_close(first.flatten(), 0.7 * torch.tensor([-3.0, 1.3]))
+    torch.testing.assert_close(second.flatten(), 0.7 * torch.tensor([0.3, -2.0]))
+    use = {name: found.diagnostics[name].item() for name in ("bits", "perplexity", "live_codes")}
+    assert use == pytest.approx({"bits": 2, "perplexity": 4, "live_codes": 1})
+    assert found.diagnostics["quantization_error"].item() == pytest.approx((0.3**2 + 2**2) / 2)
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": 0.9, "restart": 0.5}, {"init": "kmeans"}])
+def test_one_stage_is_a_vector_quantizer(options):
+    alone, staged = quantizer(**options), ResidualQuantizer(1, K, DIM, **options)
+    staged.stages[0].load_state_dict(alone.state_dict())
+    for step in range(3):
+        z, found = tokens(step), []
+        for module in (alone, staged):
+            torch.manual_seed(step)
+            found.append(module(z))
+        torch.testing.assert_close(found[1].latent, found[0].latent)
+        torch.testing.assert_close(found[1].losses, found[0].losses)
+        torch.testing.assert_close(found[1].diagnostics, found[0].diagnostics)
+
+
+def test_further_stages_lower_the_error():
+    z, errors = tokens("many", (4, 50, DIM)), []
+    for stages in (1, 2, 3):
+        torch.manual_seed(0)
+        module = ResidualQuantizer(stages, K, DIM, init="kmeans", ema=0.9)
+        passed = module(z).latent
+        errors.append((passed - z).square().mean().item())
+        assert module.encode(z).shape == (4, 50, stages)
+    assert errors[0] > 1.3 * errors[1] > 1.6 * errors[2]
+
+
+# ---------------------------------------------------------------- the grid (FSQ)
+
+
+@pytest.mark.parametrize("levels", [(8, 8, 8), (7, 5, 5, 5), (3,), (4, 3)])
+def test_grid_is_theirs(levels):
+    """Values and gradients of vector-quantize-pytorch's FSQ with our linear layers."""
+    module, other = FiniteScalarQuantizer(DIM, levels), FSQ(list(levels), DIM)
+    other.project_in, other.project_out = module.to_grid, module.from_grid
+    z, weight = tokens(), tokens("weight", grad=False)
+    ours, (values, index) = module(3 * z), other(3 * z)
+    torch.testing.assert_close(ours.latent, values)
+    mine = module.encode(3 * z)
+    assert len(mine.unique()) == len(index.unique())  # the same codes in another order
+    assert len(torch.stack([mine, index.long()], -1).flatten(0, 1).unique(dim=0)) == len(
+        mine.unique()
+    )
+    leaves = (z, *module.parameters())
+    grads = gradients((ours.latent * weight).sum(), *leaves)
+    torch.testing.assert_close(grads, gradients((values * weight).sum(), *leaves))
+    assert ours.losses == {}
+
+
+def test_grid_by_hand():
+    """Three levels: tanh(x) * 1.001 rounds to -1, 0, 1. Eight: 0 stays 0, -4 to 3."""
+    module = FiniteScalarQuantizer(1, (3,))
+    with torch.no_grad():
+        for layer in (module.to_grid, module.from_grid):
+            layer.weight.fill_(1.0)
+            layer.bias.zero_()
+    z = torch.tensor([[[-2.0], [0.1], [0.5], [0.6]]], requires_grad=True)
+    found = module(z)
+    assert found.latent.flatten().tolist() == [-1.0, 0.0, 0.0, 1.0]
+    assert module.encode(z).tolist() == [[0, 1, 1, 2]]
+    assert found.diagnostics["bits"].item() == pytest.approx(1.5)
+    (grad,) = gradients(found.latent.sum(), z)
+    torch.testing.assert_close(grad, 1.001 * (1 - z.detach().tanh() ** 2))
+    module.levels = (8,)
+    z = torch.tensor([[[-9.0], [0.0], [9.0]]])
+    assert module.bound(z).round().flatten().tolist() == [-4, 0, 3]
+    assert module.encode(z).tolist() == [[0, 4, 7]]
+
+
+@pytest.mark.parametrize("levels", [(2, 2), (3, 4), (8, 5, 2)])
+def test_every_point_of_the_grid_is_reached(levels):
+    module = FiniteScalarQuantizer(DIM, levels)
+    with torch.no_grad():
+        module.to_grid.weight.normal_()
+    z = 3 * tokens("wide", (1, 20_000, DIM), grad=False)
+    assert module.encode(z).unique().tolist() == list(range(math.prod(levels)))
+    use = module(z).diagnostics
+    assert use["live_codes"] == 1 and use["bits"] <= math.log2(math.prod(levels)) + 1e-6
+
+
+def test_grid_by_gradcheck():
+    module = FiniteScalarQuantizer(3, (8, 5)).double()
+    z = tokens(shape=(2, 2, 3), dtype=torch.float64)
+    assert torch.autograd.gradcheck(module.bound, z)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, DIM), (2, 9, DIM)])
+@pytest.mark.parametrize("same", [True, False])
+def test_one_token_and_equal_tokens_pass(shape, same):
+    z = tokens(shape=(1, 1, DIM) if same else shape).expand(shape)
+    for module in (FiniteScalarQuantizer(DIM), ResidualQuantizer(3, K, DIM, **CURED)):
+        for _ in range(3):
+            found = module(z)
+            (grad,) = gradients(found.latent.sum() + sum(found.losses.values()), z)
+            assert grad.isfinite().all() and found.latent.isfinite().all()
+        assert not same or found.diagnostics["bits"] < 1e-6
 
 
 # ---------------------------------------------------------------- the Gaussian bottleneck
@@ -477,6 +638,37 @@ def test_free_bits():
     loss = generous(z).losses["kl"]
     assert loss.item() == pytest.approx(100 * DIM)
     assert all(g.abs().max() == 0 for g in gradients(loss, *generous.parameters()))
+
+
+def test_the_distance_from_the_rate_is_what_costs():
+    z, module = tokens(), GaussianBottleneck(DIM, 0.5)
+    nats = module(z).diagnostics["nats"].item()
+    (plain,) = gradients(module(z).losses["kl"], z)
+    for share, sign in ((0.8, 1), (1.2, -1)):
+        held = GaussianBottleneck(DIM, 0.5, rate=share * nats / math.log(2))
+        held.load_state_dict(module.state_dict())
+        loss = held(z).losses["kl"]
+        assert loss.item() == pytest.approx(0.5 * 0.2 * nats, rel=1e-4)
+        torch.testing.assert_close(gradients(loss, z)[0], sign * plain)
+
+
+def test_the_rate_is_held_within_five_percent():
+    """A linear autoencoder of 8 numbers, which passes more where nothing limits it."""
+    torch.manual_seed(0)
+    rates = {}
+    for rate in (None, 9.0):
+        module = GaussianBottleneck(8, 0.0 if rate is None else 1.0, rate=rate)
+        decoder = torch.nn.Linear(8, 8)
+        optimizer = torch.optim.Adam([*module.parameters(), *decoder.parameters()], 1e-2)
+        for step in range(400):
+            z = tokens(step, (8, 16, 8), grad=False)
+            found = module(z)
+            optimizer.zero_grad()
+            loss = (decoder(found.latent) - z).square().sum(-1).mean()
+            (loss + sum(found.losses.values())).backward()
+            optimizer.step()
+        rates[rate] = found.diagnostics["nats"].item() / math.log(2)
+    assert rates[None] > 12 and rates[9.0] == pytest.approx(9, rel=0.05)
 
 
 def test_warmup_of_beta():
@@ -599,7 +791,14 @@ VQ, VAE, DVAE = partial(VectorQuantizer, 8, 4), partial(GaussianBottleneck, 4), 
         (lambda: VQ(ema=1.0), "ema is 1.0: wanted a number between 0 and 1, or None"),
         (lambda: VQ(restart=0.0), "restart is 0.0"),
         (lambda: VQ(restart=-0.5), "restart is -0.5"),
-        (lambda: VQ(init="normal"), "init is 'normal', wanted 'uniform', 'small' or 'kmeans'"),
+        (lambda: VQ(init="normal"), "init is 'normal', wanted 'uniform', 'small', 'sonnet' or 'k"),
+        (lambda: ResidualQuantizer(0, 8, 4), "stages is 0"),
+        (lambda: FiniteScalarQuantizer(0), "dim is 0"),
+        (lambda: FiniteScalarQuantizer(4, ()), r"levels is \(\): wanted at least one number, each"),
+        (lambda: FiniteScalarQuantizer(4, (8, 1)), r"levels is \(8, 1\)"),
+        (lambda: VAE(rate=0.0), "rate is 0.0: wanted a number > 0 with free_bits 0, or None"),
+        (lambda: VAE(rate=math.nan), "rate is nan"),
+        (lambda: VAE(rate=9.0, free_bits=0.1), "rate is 9.0: wanted"),
         (lambda: GaussianBottleneck(0), "dim is 0"),
         (lambda: VAE(beta=-1.0), "beta is -1.0"),
         (lambda: VAE(free_bits=-1.0), "free_bits is -1.0"),
@@ -624,7 +823,8 @@ def test_bad_settings_are_named(make, message):
 
 
 def test_one_code_of_one_dimension_is_accepted():
-    for module in (VectorQuantizer(1, 1), GaussianBottleneck(1), GumbelBottleneck(1, 1)):
+    for module in (VectorQuantizer(1, 1), GaussianBottleneck(1), GumbelBottleneck(1, 1),
+                   ResidualQuantizer(2, 1, 1), FiniteScalarQuantizer(1, (2,))):  # fmt: skip
         assert module(tokens(shape=(2, 3, 1))).latent.shape == (2, 3, 1)
 
 
@@ -632,14 +832,15 @@ def test_defaults():
     """Those of the papers: a change of one changes what a user gets who names none."""
     defaults = [
         {p.name: p.default for p in signature(kind).parameters.values() if p.default is not p.empty}
-        for kind in (VectorQuantizer, GaussianBottleneck, GumbelBottleneck)
+        for kind in (VectorQuantizer, GaussianBottleneck, GumbelBottleneck, FiniteScalarQuantizer)
     ]
     assert defaults == [
         {"alpha": 1.0, "beta": 0.25, "init": "small", "ema": None, "epsilon": 1e-5,
          "restart": None, "cosine": False, "rotation": False},
-        {"beta": 1e-3, "warmup_steps": 0, "free_bits": 0.0, "total_steps": None},
+        {"beta": 1e-3, "warmup_steps": 0, "free_bits": 0.0, "total_steps": None, "rate": None},
         {"temperature": 1.0, "final_temperature": 1 / 16, "anneal_steps": 0, "beta": 1e-3,
          "warmup_steps": 0, "kl": "token", "total_steps": None},
+        {"levels": (8, 8, 8)},
     ]  # fmt: skip
     assert signature(VectorQuantizer._kmeans).parameters["iterations"].default == 10
 

@@ -8,7 +8,13 @@ import dataclasses
 import pytest
 import torch
 
-from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck, VectorQuantizer
+from serplib.bottlenecks import (
+    FiniteScalarQuantizer,
+    GaussianBottleneck,
+    GumbelBottleneck,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 from serplib.experiments.loop import _optimizer
 from serplib.geometry import chamfer_l2
 from serplib.point_mae import PointMAE
@@ -81,8 +87,9 @@ def test_losses_are_finite_over_10_000_scales(name):
 @pytest.mark.parametrize(
     "bottleneck",
     [VectorQuantizer(16, 8), VectorQuantizer(16, 8, cosine=True), VectorQuantizer(16, 8, ema=0.9),
-     GaussianBottleneck(8), GumbelBottleneck(16, 8), GumbelBottleneck(16, 8, kl="mean")],
-    ids=["vq", "cosine", "ema", "vae", "dvae", "dvae, mean"],
+     GaussianBottleneck(8), GumbelBottleneck(16, 8), GumbelBottleneck(16, 8, kl="mean"),
+     ResidualQuantizer(2, 16, 8), FiniteScalarQuantizer(8), GaussianBottleneck(8, rate=9.0)],
+    ids=["vq", "cosine", "ema", "vae", "dvae", "dvae, mean", "residual", "fsq", "held"],
 )  # fmt: skip
 def test_bottlenecks_are_finite_over_10_000_scales(bottleneck):
     latent = (draw(100, 100, 8) * scales(10_000).view(100, 100, 1)).requires_grad_()

@@ -1,14 +1,17 @@
 """`serplib.vasp`: SeRP-Transformer with a bottleneck, and nothing else changed."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
 
 from serplib.bottlenecks import (
+    FiniteScalarQuantizer,
     GaussianBottleneck,
     GumbelBottleneck,
     Identity,
+    ResidualQuantizer,
     VectorQuantizer,
     code_use,
 )
@@ -45,6 +48,10 @@ KINDS = {
     "rotation": dataclasses.replace(CURED, rotation=True, cosine=True),
     "vae": VaspConfig("vae", warmup_steps=5, free_bits=0.01),
     "dvae": VaspConfig("dvae", codebook_size=16, anneal_steps=9, warmup_steps=3, kl="mean"),
+    "held": VaspConfig("vae", kl_weight=0.05, rate=4.0),
+    "fsq": VaspConfig("fsq", levels=(4, 4)),
+    "residual": dataclasses.replace(CURED, stages=2),
+    "frozen": VaspConfig(codebook_size=16, alpha=0.0, init="sonnet"),
 }
 CORRUPTION = Corruption(Perturbation(4, 6, 0.1), num_points=40)
 
@@ -106,7 +113,7 @@ def test_total_is_reconstruction_and_the_bottlenecks_terms(kind):
     terms = [
         t for n, t in losses.items() if t.requires_grad and n not in ("total", "reconstruction")
     ]
-    expected = {"none": 0, "paper": 2, "authors": 2}.get(kind, 1)
+    expected = {"none": 0, "fsq": 0, "paper": 2, "authors": 2}.get(kind, 1)
     assert len(terms) == expected
     torch.testing.assert_close(losses["total"], losses["reconstruction"] + sum(terms))
     predicted, patches = model(perturbed, clean)
@@ -161,8 +168,13 @@ def test_positions_go_around_the_bottleneck(decoder_positions):
 
 
 def test_codes_need_a_codebook():
-    with pytest.raises(ValueError, match="bottleneck 'vae' has no codes: set 'vq' or 'dvae'"):
+    with pytest.raises(ValueError, match="bottleneck 'vae' has no codes: set 'vq', 'fsq' or 'dv"):
         tiny("vae").codes(twins()[0])
+    assert tiny("fsq").codes(twins()[0]).shape == (3, 6)
+    assert tiny("residual").codes(twins()[0]).shape == (3, 6, 2)  # two stages
+    sizes = {kind: config.codebook_sizes() for kind, config in KINDS.items()}
+    assert sizes["none"] == sizes["vae"] == () and sizes["dvae"] == sizes["paper"] == (16,)
+    assert sizes["fsq"] == (16,) and sizes["residual"] == (16, 16)
 
 
 # ---------------------------------------------------------------- training
@@ -182,10 +194,10 @@ def test_a_few_steps_lower_the_reconstruction(kind):
     before = validate_pretext(task, clouds(16), 16, 0)["valid_reconstruction"]
     history = pretrain(task, clouds(64), clouds(16), optim, 0)
     assert history[-1]["valid_reconstruction"] < 0.95 * before
-    assert ("train_perplexity" in history[0]) == (kind not in ("none", "vae"))
+    assert ("train_perplexity" in history[0]) == (kind not in ("none", "vae", "held"))
 
 
-@pytest.mark.parametrize("kind", ["paper", "cured", "vae", "dvae"])
+@pytest.mark.parametrize("kind", ["paper", "cured", "vae", "dvae", "fsq", "residual"])
 def test_resumed_is_uninterrupted(kind, tmp_path, monkeypatch):
     """Codebook, moving averages, k-means' "ready" and schedules come back from the checkpoint."""
     optim = Optim(epochs=3, batch_size=4, lr=1e-2, weight_decay=0.05)
@@ -222,14 +234,32 @@ def test_restoration_tells_of_codes():
     points = clouds(6)
     found = restoration(task, points, seed=0, batch_size=4)
     serp = restoration(Pretext(tiny(model=SerpTransformer), CORRUPTION), points, 0, 4)
-    assert set(found) - set(serp) == {"perplexity", "live_codes"}
+    assert set(found) - set(serp) == {"perplexity", "live_codes", "bits", "bits_fixed"}
+    assert found["bits_fixed"] == 4
     codes = []
     for i, part in enumerate(points.split(4)):
         perturbed, _, _ = task.corrupt(part, named_generator(0, "restoration", i))
         codes.append(task.model.codes(perturbed).flatten())
     use = code_use(torch.cat(codes).bincount(minlength=16))  # of all clouds, not a mean of batches
-    assert found["perplexity"] == use["perplexity"] and found["live_codes"] == use["live_codes"]
-    assert set(restoration(Pretext(tiny("vae"), CORRUPTION), points, 0)) == set(serp)
+    assert all(found[name] == use[name] for name in ("perplexity", "live_codes", "bits"))
+
+
+def test_restoration_tells_the_rate_of_every_bottleneck():
+    points, found = clouds(6), {}
+    for kind in KINDS:
+        task = Pretext(tiny(kind), CORRUPTION)
+        found[kind] = restoration(task, points, seed=0, batch_size=4)
+        if kind == "vae":
+            parts = [task.model.losses(*task.corrupt(part, named_generator(0, "restoration", i)))
+                     for i, part in enumerate(points.split(4))]  # fmt: skip
+            nats = (4 * parts[0]["nats"] + 2 * parts[1]["nats"]) / 6
+            assert found[kind]["bits"] == pytest.approx(nats.item() / math.log(2))
+    fixed = {kind: one.get("bits_fixed") for kind, one in found.items()}
+    assert fixed["residual"] == 8 and fixed["fsq"] == fixed["dvae"] == fixed["paper"] == 4
+    assert fixed["vae"] is fixed["held"] is fixed["none"] is None and "bits" not in found["none"]
+    for kind in KINDS.keys() - {"none", "vae", "held"}:
+        assert 0 <= found[kind]["bits"] <= fixed[kind] + 1e-6
+        assert found[kind]["perplexity"] == pytest.approx(2 ** found[kind]["bits"], rel=1e-4)
 
 
 # ---------------------------------------------------------------- presets
@@ -251,7 +281,7 @@ def test_presets_say_what_the_paper_and_its_code_say():
 
 def test_build_chooses_the_bottleneck():
     kinds = {"none": Identity, "vq": VectorQuantizer, "vae": GaussianBottleneck,
-             "dvae": GumbelBottleneck}  # fmt: skip
+             "dvae": GumbelBottleneck, "fsq": FiniteScalarQuantizer}  # fmt: skip
     for kind, wanted in kinds.items():
         assert (
             type(autoencoder(build("quick", {"vasp.bottleneck": kind}), "vasp").bottleneck)
@@ -263,8 +293,13 @@ def test_build_chooses_the_bottleneck():
     assert (vq.alpha, vq.beta, vq.ema, vq.restart, vq.cosine, vq.rotation) == (
         0.1, 0.2, 0.8, 0.3, True, True
     )  # fmt: skip
+    residual = VaspConfig(codebook_size=9, beta=0.2, ema=0.8, stages=3).build(4)
+    assert isinstance(residual, ResidualQuantizer) and len(residual.stages) == 3
+    assert all((s.beta, s.ema, len(s.codebook)) == (0.2, 0.8, 9) for s in residual.stages)
+    assert VaspConfig("fsq", levels=(5, 4)).build(4).levels == (5, 4)
     vae = VaspConfig("vae", kl_weight=0.3, warmup_steps=7, free_bits=0.2).build(4)
-    assert (vae.beta, vae.warmup_steps, vae.free_bits) == (0.3, 7, 0.2)
+    assert (vae.beta, vae.warmup_steps, vae.free_bits, vae.rate) == (0.3, 7, 0.2, None)
+    assert VaspConfig("vae", rate=9.0).build(4).rate == 9
     dvae = VaspConfig("dvae", codebook_size=9, kl_weight=0.3, warmup_steps=7, temperature=2.0,
                       final_temperature=0.5, anneal_steps=3, kl="mean").build(4)  # fmt: skip
     assert dvae.codebook.shape == (9, 4) and dvae.kl == "mean" and dvae.anneal_steps == 3
@@ -276,7 +311,10 @@ def test_build_chooses_the_bottleneck():
     ("changes", "message"),
     [
         ({"vasp.codebook_size": 0}, "codebook_size is 0: must be greater than 0"),
-        ({"vasp.bottleneck": "vqvae"}, "bottleneck is 'vqvae': must be 'none', 'vq', 'vae' or"),
+        ({"vasp.bottleneck": "vqvae"}, "bottleneck is 'vqvae': must be 'none', 'vq', 'fsq', 'vae'"),
+        ({"vasp.stages": 2, "vasp.cosine": True}, "stages is 2: must be 1 with cosine or rotation"),
+        ({"vasp.bottleneck": "fsq", "vasp.levels": [8, 1]}, "wanted at least one number, each"),
+        ({"vasp.bottleneck": "vae", "vasp.rate": -1.0}, "rate is -1.0: must be greater than 0"),
         ({"vasp.init": "ones"}, "init is 'ones'"),
         ({"vasp.beta": -0.25}, r"beta is -0\.25"),
         (

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from serplib.bottlenecks import GaussianBottleneck, GumbelBottleneck
 from serplib.evaluation.significance import paired_gain
-from serplib.experiments import records
+from serplib.experiments import records, tables
 from serplib.seeding import named_generator
 
 NAME = "B_bottlenecks"
@@ -209,3 +209,32 @@ def test_the_prose_says_what_both_records_say(reading, name):
     assert 4 < used["vq-paper"] < 8 and used["vq-cured"] > 200 and used["dvae"] < 30
     passed = reading["nats"](found, "vae").values()
     assert sum(passed) / 5 > 8 * math.log(512)  # "about ten times as many nats"
+
+
+def test_the_prose_of_stated_rates_says_what_the_records_say():
+    found = records.read_suite("rates-quick")["records"]
+    pairs = tables.equivalences(found)
+    verdict = {(r.label, r.base): (r.verdict, r.equivalent) for r in pairs.itertuples()}
+    unknown, same = ("not significant", False), ("not significant", True)
+    held, cured, frozen = "Gaussian, 9 bits", "VQ, cured, 9 bits", "VQ, frozen random codes, 9 bits"
+    assert verdict[cured, held] == verdict["Gaussian, free", "no bottleneck"] == same
+    assert verdict["FSQ, 9 bits", held] == ("significant loss", False)
+    assert verdict[held, "no bottleneck"] == verdict[held, "Gaussian, free"] == unknown
+    assert verdict["residual VQ, 3 x 3 = 9 bits", held] == unknown
+    assert verdict["residual VQ, 2 x 9 = 18 bits", cured] == verdict[cured, frozen] == unknown
+    assert (pairs[pairs["equivalent"]]["p"] > 0.01).all() and (pairs["margin"] == 2).all()
+    restored = tables.means(found, "restoration").set_index("label")
+    chamfer, bits = restored["restored"], restored["bits"]
+    oord = "VQ as van den Oord, 9 bits"
+    assert chamfer.idxmin() == "no bottleneck" and chamfer["Gaussian, free"] < chamfer[held]
+    assert chamfer[cured] < chamfer[frozen] < chamfer[oord] and bits[oord] < bits[frozen]
+    assert bits[held] == pytest.approx(9, rel=0.05)
+    for r in found:
+        if r["run"]["name"] == "pretrain-vae-9":
+            assert r["metrics"]["restoration"]["bits"] == pytest.approx(9, rel=0.07)  # "a tenth"
+    assert 1.7 < bits["Gaussian, free"] / bits[held] < 2.3
+    assert 0.4 < bits["FSQ, 9 bits"] / 9 < 0.6
+    assert 1 / 9 < restored["live_codes"]["FSQ, 9 bits"] < 1 / 7
+    probed = tables.probes(found)
+    probed = probed[probed["group"] == "frozen, all labels"].set_index("label")
+    assert probed["sd"].idxmin() == cured

@@ -7,6 +7,7 @@ import pytest
 from scipy import integrate, stats
 
 from serplib.evaluation.significance import (
+    equivalence,
     mean_sd,
     paired_gain,
     power,
@@ -45,6 +46,32 @@ def test_gains_are_paired_by_seed():
     assert paired_gain({0: 1.0, 1: -1.0}, {0: 0.0, 1: 0.0})["verdict"] == "not significant"
     assert paired_gain({0: 99.0}, {0: 1.0})["verdict"] == "not significant"
     assert paired_gain({0: 1.0}, {1: 1.0}) is None
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5, 30])
+@pytest.mark.parametrize("shift", [-1.5, 0.0, 0.4, 3.0])
+def test_equivalence_is_two_one_sided_tests_of_scipy(seeds, shift):
+    generator = np.random.default_rng(seeds)
+    ours = dict(enumerate(generator.normal(shift, 1, seeds)))
+    base = dict(enumerate(generator.normal(0, 1, seeds)))
+    gains = np.subtract(list(ours.values()), list(base.values()))
+    found = equivalence(ours, base, margin=2.0)
+    p = max(stats.ttest_1samp(gains, -2.0, alternative="greater").pvalue,
+            stats.ttest_1samp(gains, 2.0, alternative="less").pvalue)  # fmt: skip
+    assert found["p"] == pytest.approx(p)
+    interval = stats.ttest_1samp(gains, 0).confidence_interval(0.90)
+    assert found["equivalent"] == (-2 < interval.low and interval.high < 2)
+
+
+def test_equivalence_needs_seeds_and_a_margin():
+    same = {0: 50.0, 1: 60.0}
+    assert equivalence(same, same, 2.0) == {"p": 0.0, "equivalent": True}
+    moved = {seed: value + 3 for seed, value in same.items()}
+    assert equivalence(moved, same, 2.0) == {"p": 1.0, "equivalent": False}
+    assert equivalence(same, moved, 3.5)["equivalent"]
+    one = equivalence({0: 1.0}, {0: 1.0}, 2.0)
+    assert np.isnan(one["p"]) and not one["equivalent"]
+    assert equivalence({0: 1.0}, {1: 1.0}, 2.0) is None
 
 
 def test_mean_and_sample_standard_deviation():

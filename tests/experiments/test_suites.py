@@ -87,7 +87,7 @@ def test_plan_puts_seeds_outermost_and_parents_first(project):
 
 def test_hash_follows_parameters_and_parents_but_not_labels(project):
     before = {r.name: r.hash for r in suites.plan("tiny", seeds=1)}
-    write_suite(project, changed(tuned={"label": "another"}))
+    write_suite(project, changed(tuned={"label": "another", "versus": ["scratch"], "margin": 2.0}))
     assert {r.name: r.hash for r in suites.plan("tiny", seeds=1)} == before
     write_suite(project, changed(pre={"changes": {"corruption.perturbation.sigma": 0.1}}))
     after = {r.name: r.hash for r in suites.plan("tiny", seeds=1)}
@@ -189,6 +189,9 @@ def test_seeds_may_be_fewer_or_more(project):
         (changed(pre={"changes": {"pretrain_pointnet.lr": "1e-3"}}), ["1e-3", "write 1.0e-03"]),
         (changed(pre={"notebook": 3}), ["runs.pre.notebook", "valid string"]),
         (changed(pre={"label": 7}), ["runs.pre.label", "valid string"]),
+        (changed(tuned={"versus": ["pre"]}), ["'tuned'", "versus needs a margin, in points"]),
+        (changed(tuned={"versus": ["x"], "margin": 2.0}), ["versus names x: not in the suite"]),
+        (changed(tuned={"margin": 0.0}), ["runs.tuned.margin", "greater than 0"]),
         (swept([]), ["runs.pre.grid", SIGMA, "at least 1 item"]),
         (swept(0.1), ["runs.pre.grid", SIGMA, "valid list"]),
         (swept([0.1, 0.1]), ["runs.pre.grid", "[0.1, 0.1] names a value twice"]),

@@ -145,6 +145,43 @@ def test_committed_records_of_a_suite_were_tested_on_the_same_shapes():
         assert tables._unpaired(tested) == "", path
 
 
+def test_equivalence_is_tested_within_the_margin_of_the_suite():
+    """Differences of 0.5 +- 0.5 and 0 +- 5 points: the one is small, the other only unknown."""
+    ends = {"base": (0.5, 0.6, 0.7, 0.8), "near": (0.51, 0.60, 0.71, 0.8)}
+    ends["wide"] = (0.55, 0.55, 0.75, 0.75)
+    found = [record(name, s, a, versus=["base", "absent"], margin=2.0, group="few")
+             for name, values in ends.items() for s, a in enumerate(values)]  # fmt: skip
+    for one in found[:4]:
+        del one["run"]["versus"]
+    rows = tables.equivalences(found)
+    assert rows["label"].tolist() == ["near", "wide"] and set(rows["base"]) == {"base"}
+    assert rows["equivalent"].tolist() == [True, False]
+    assert set(rows["verdict"]) == {"not significant"} and rows["n"].tolist() == [4, 4]
+    shown = tables.summarize(found).tables["Equivalence within 2 points, few"]
+    assert shown["within the margin"].tolist() == ["equivalent within 2 points", "not shown"]
+    assert shown.loc[0, "difference [95 %, over seeds]"].startswith("+0.50 [-0.42, +1.42] not")
+    assert tables.equivalences(found[:4]).empty
+
+
+def test_every_row_of_a_bottleneck_has_its_rate():
+    """From the record, or of an older one from its perplexity or its KL."""
+    restored = {"restored": 0.1, "copy_input": 0.2, "resample": 0.1, "resample_points": 512}
+    new = restored | {"perplexity": 8.0, "live_codes": 0.5, "bits": 3.0, "bits_fixed": 18.0}
+    old = restored | {"perplexity": 16.0, "live_codes": 1.0}
+    kinds = {"new": new, "old": old, "vae": restored, "none": restored}
+    found = [record(name, 0, 0.5) | {"metrics": {"restoration": values}, "data": {}}
+             for name, values in kinds.items()]  # fmt: skip
+    for one in found:
+        one["parameters"] |= {"changes": {"vasp.codebook_size": 64}, "model": "vasp"}
+    found[2]["history"] = [{"valid_nats": 9 * math.log(2)}]
+    means = tables.means(found, "restoration")
+    assert means["bits"].tolist()[:3] == pytest.approx([3, 4, 9])
+    shown = tables.summarize(found).tables["Rate in bits a token over the held-out clouds"]
+    assert shown["variant"].tolist() == ["new", "old", "vae"]
+    assert shown["bits, fixed length"].tolist() == ["18.0", "6.0", ""]
+    assert shown["bits, entropy or KL"].tolist() == ["3.0", "4.0", "9.0"]
+
+
 def test_one_seed_decides_nothing():
     found = [record("scratch", 0, 0.5), record("ours", 0, 0.9, scratch="scratch")]
     assert tables.accuracy(found).gain_text["ours"] == "+40.00, one seed: not significant"
