@@ -57,11 +57,14 @@ def _search(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return to_b, to_a, distance
 
 
-def weigh_and_pool(features: Tensor, table: Tensor, centers: Tensor, neighbors: Tensor) -> Tensor:
+def weigh_and_pool(
+    features: Tensor, table: Tensor, centers: Tensor, neighbors: Tensor, scale: float
+) -> Tensor:
     """Return max + mean over neighbours, ``(B, G, 2C)``; see `numba_ops.weigh_and_pool`."""
     swapped = table.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)  # (B, N, 2C)
     out = torch.empty(*centers.shape, table.shape[-1])  # (B, G, 2C)
-    numba_ops.weigh_and_pool(*map(_array, (features, table, swapped, centers, neighbors, out)))
+    arrays = map(_array, (features, table, swapped, centers, neighbors))
+    numba_ops.weigh_and_pool(*arrays, np.float32(scale), _array(out))
     return out
 
 

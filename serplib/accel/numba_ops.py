@@ -191,17 +191,9 @@ def nearest(a, b, to_b, to_a, chamfer):
 
 
 @_compiled
-def _moments(features, b, n, center, total, square):  # of the offsets of one neighbour, by channel
+def _weigh(features, table, swapped, b, n, center, cosine, sine, extra, total, largest):
     for c in range(center.shape[0]):
-        offset = features[b, n, c] - center[c]
-        total[c] += offset
-        square[c] += offset * offset
-
-
-@_compiled
-def _weigh(features, table, swapped, b, n, center, scale, cosine, sine, extra, total, largest):
-    for c in range(center.shape[0]):
-        extra[c] = (features[b, n, c] - center[c]) * scale
+        extra[c] = features[b, n, c] - center[c]
     for c in range(total.shape[0]):  # sine or cosine of angle a - b from those of a and b
         placed = table[b, n, c] * cosine[c] + swapped[b, n, c] * sine[c]
         value = (extra[c] + placed) * placed
@@ -210,32 +202,22 @@ def _weigh(features, table, swapped, b, n, center, scale, cosine, sine, extra, t
 
 
 @_compiled
-def weigh_and_pool(features, table, swapped, centers, neighbors, out):
+def weigh_and_pool(features, table, swapped, centers, neighbors, scale, out):
     """Write max + mean over neighbours, ``out (B, G, 2C)``: see `point_nn.aggregate`.
 
-    ``table (B, N, 2C)`` holds sines and cosines of the points, ``swapped`` each pair exchanged.
+    ``table (B, N, 2C)`` holds sines and cosines of the points, ``swapped`` each pair exchanged;
+    ``features`` are divided by ``scale``.
     """
     width, groups, size = features.shape[2], neighbors.shape[1], neighbors.shape[2]
     rows = np.empty((5, 2 * width), np.float32)
     extra, cosine, sine, total, largest = rows[0], rows[1], rows[2], rows[3], rows[4]
     for b in range(len(features)):
-        mean = square = 0.0
-        for g in range(groups):
-            total[:] = 0  # sums, then sums of squares
-            for k in range(size):
-                center = features[b, centers[b, g]]
-                _moments(features, b, neighbors[b, g, k], center, total, total[width:])
-            mean += total[:width].sum()
-            square += total[width:].sum()
-        count = groups * size * width
-        variance = max(square - mean * mean / count, 0.0) / max(count - 1, 1)
-        scale = np.float32(1 / (np.sqrt(variance) + 1e-5))
         for g in range(groups):
             center, own = features[b, centers[b, g]], table[b, centers[b, g]]
             cosine[::2], cosine[1::2] = own[1::2], own[1::2]
             sine[::2], sine[1::2] = -own[::2], own[::2]
-            extra[width:], total[:], largest[:] = center, 0, -np.inf
+            extra[width:], total[:], largest[:] = center * scale, 0, -np.inf
             for k in range(size):
-                _weigh(features, table, swapped, b, neighbors[b, g, k], center, scale, cosine,
-                       sine, extra, total, largest)  # fmt: skip
+                _weigh(features, table, swapped, b, neighbors[b, g, k], center, cosine, sine,
+                       extra, total, largest)  # fmt: skip
             out[b, g] = largest + total / np.float32(size)

@@ -28,19 +28,18 @@ def test_positions_are_sines_and_cosines_axis_by_axis():
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_a_stage_by_hand(fast):
-    """Two neighbours of one centre, a apart along x: the offsets have sd a / sqrt(6)."""
-    a = 0.5
+    """Two neighbours of one centre, a apart along x; spreads s and t."""
+    a, s, t = 0.5, 0.8, 0.2
     points = torch.tensor([[[0.0, 0, 0], [a, 0, 0], [9, 9, 9]]])
     features = torch.tensor([[[1.0, 0, 2], [2, 0, 0], [7, 7, 7]]])
     index = torch.tensor([[0]]), torch.tensor([[[0, 1]]])
     with torch.no_grad():
         if fast:
-            (found,) = point_nn.aggregate(points, features, *index)
+            (found,) = point_nn.aggregate(points, features, *index, (s, t))
         else:
             with accel.disabled():
-                (found,) = point_nn.aggregate(points, features, *index)
-    # The feature offsets 0, 0, 0, 1, 0, -2: mean -1/6, sum of squares 5, so variance 29/30.
-    s, angle = math.sqrt(29 / 30) + 1e-5, 100 * a / (a / math.sqrt(6) + 1e-5)
+                (found,) = point_nn.aggregate(points, features, *index, (s, t))
+    angle = 100 * a / t
     expanded = [0, 0, 0, 1, 0, 2], [1 / s, 0, -2 / s, 1, 0, 2]
     placed = [0, 1, 0, 1, 0, 1], [math.sin(angle), math.cos(angle), 0, 1, 0, 1]
     weighed = [[(e + p) * p for e, p in zip(*pair)] for pair in zip(expanded, placed)]
@@ -74,7 +73,7 @@ def test_features_do_not_depend_on_the_order_nor_on_other_clouds():
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("count", [1, 2, 3, 100])
 def test_degenerate_clouds_have_finite_features(count, fast):
-    """One point many times, a line, and twins: spreads of 0 divide by 1e-5."""
+    """One point many times, a line, and twins."""
     line = torch.linspace(-1, 1, count)[:, None] * torch.tensor([1.0, 0, 0])
     clouds = torch.stack([torch.zeros(count, 3), torch.full((count, 3), 0.3), line, line.round()])
     accelerated = accel._enabled
