@@ -100,14 +100,14 @@ class _Suite(BaseModel):
 class _Limits:
     """What notebooks accept of parameters that have more than a type."""
 
-    model: Literal["pointnet", "transformer", "vasp", "masked", "handmade"]
+    model: Literal["pointnet", "transformer", "vasp", "masked", "handmade", "point_nn"]
     train_shapes: NonNegativeInt
     valid_shapes: PositiveInt
     test_shapes: NonNegativeInt
     labels_per_class: NonNegativeInt
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]
     robustness: Annotated[int, Field(ge=0, le=5)]
-    heads: tuple[Literal["svm", "knn", "linear", "mlp3"], ...]
+    heads: tuple[Literal["svm", "knn", "memory", "linear", "mlp3"], ...]
     mixed_precision: Literal["no", "bf16", "fp16"]
     processes: PositiveInt
 
