@@ -10,6 +10,7 @@ import pandas as pd
 
 from serplib.experiments import records, render
 from serplib.experiments.figures import COLORS
+from serplib.experiments.suites import experiments_folder
 from serplib.experiments.tables import TEST_SHAPES, format_rows, label_of
 
 GOALS, MOST = (80, 85, 88), 5  # per cent, and entries of each
@@ -21,7 +22,7 @@ _COLUMNS = {
     "accuracy, %": "{mean:.2f} ± {sd:.2f}",
     "seeds": "{seeds}",
     "CPU minutes": "{minutes:.1f}",
-    "command": "`serp run {suite} --profile {profile}`",
+    "command": "{command}",
     "record": "`{file}`",
     "commit": "`{commit}`",
     "date": "{date}",
@@ -66,9 +67,13 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
         part = every.get(parent, {})
     metrics = {**record["metrics"].get("probes", {}), **record["metrics"].get("test", {})}
     values = [100 * metrics[key] for key in _ACCURACY if belongs and key in metrics]
+    command = f"`serp run {run['suite']} --profile {run['profile']}`"
+    if not (experiments_folder() / "suites" / f"{run['suite']}.yaml").is_file():
+        command = "an older suite: the settings are in the record"
     tuned, pretrained = "test" in record["metrics"], parameters.get("pretrained", False)
     return {
-        **{key: run.get(key, "") for key in ("name", "hash", "suite", "profile")},
+        **{key: run[key] for key in ("name", "hash")},
+        "command": command,
         "label": label_of(record) + (f" ({run['group']})" if "group" in run else ""),
         "model": parameters["model"],
         "kind": KINDS[2 * tuned + pretrained],

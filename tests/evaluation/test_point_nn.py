@@ -111,10 +111,10 @@ def test_the_pipeline_probes_it(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.modelnet
-def test_the_published_accuracy_on_modelnet40(tmp_path):
-    """81.8 % in the paper, whose code chooses gamma on the test set and scales offsets by batch.
+def test_the_recorded_accuracy_on_modelnet40(tmp_path):
+    """80.3 %; the paper reports 81.8 %, with gamma chosen on the test set.
 
-    Ours has 80.0 %, and 80.5 % with gamma 5,000, which no held-out shapes chose.
+    So chosen, ours has 80.5 % (gamma 4,000). What the other 1.3 points are is not known.
     """
     try:
         load("modelnet40", "test", 1)
@@ -124,4 +124,4 @@ def test_the_published_accuracy_on_modelnet40(tmp_path):
     record, _ = pipelines.probe(**given, heads=["memory"], folder=str(tmp_path))
     found = record["metrics"]["probes"]
     assert found["num_shapes"] == 2468
-    assert 100 * found["memory_accuracy"] == pytest.approx(81.8, abs=2.0)
+    assert 100 * found["memory_accuracy"] == pytest.approx(80.3, abs=0.5)
