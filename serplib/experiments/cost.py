@@ -10,8 +10,9 @@ import pandas as pd
 
 from serplib.experiments import records, render
 from serplib.experiments.figures import COLORS
+from serplib.experiments.notes import TEST_SHAPES
 from serplib.experiments.suites import experiments_folder
-from serplib.experiments.tables import TEST_SHAPES, format_rows, label_of
+from serplib.experiments.tables import format_rows, label_of
 
 GOALS, MOST = (80, 85, 88), 5  # per cent, and entries of each
 KINDS = ("no training", "frozen encoder", "from scratch", "pre-trained and fine-tuned")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,15 @@ from serplib.evaluation.significance import (
     seeds_needed,
     smallest_effect,
 )
-from serplib.experiments.records import code_changed, unpack_bits
+from serplib.experiments.notes import (
+    DIVISOR,
+    POWER_NOTE,
+    TEST_SHAPES,
+    environment_line,
+    listed,
+    notes_of,
+)
+from serplib.experiments.records import unpack_bits
 
 # Tables 1 and 2 of the paper, accuracy on ModelNet40 in per cent.
 PUBLISHED = {
@@ -37,16 +45,6 @@ CLAIMED = tuple(  # the gains of Tables 1 and 2, points
     round(PUBLISHED[ours] - PUBLISHED[base], 2)
     for ours, base in (("table1/serp", "table1/scratch"), ("table2/delta", "table2/scratch"))
 )
-TEST_SHAPES = 2468  # ModelNet40's test split
-DIVISOR = 2560  # what the authors' code divides by: 20 batches of 128
-POWER_NOTE = (
-    "Power: the chance that a paired t-test, two-sided at 5 %, finds an effect. 'Found with 80 % "
-    "power' is the smallest effect that so many seeds find in four of five repetitions; the last "
-    "columns give the seeds needed for the gains of the paper's Tables 1 and 2. The sd is itself "
-    "estimated: the true one is, at 95 % confidence, 0.52 to 6.28 times as large with 3 seeds, "
-    "0.60 to 2.87 times with 5, 0.69 to 1.83 times with 10."
-)
-RISE = 1.0  # points of training accuracy in the last quarter: more means not converged
 
 Records = list[dict[str, Any]]
 
@@ -126,9 +124,9 @@ def _unpaired(found: Records) -> str:
     for key in ("name", "checksum", "num_shapes", "labels"):
         values = {r["data"]["test"][key] for r in found if key in r["data"]["test"]}
         if len(values) > 1:
-            return f"{key.replace('_', ' ')} of the test set: {_listed(values)}"
+            return f"{key.replace('_', ' ')} of the test set: {listed(values)}"
     subsets = {r["parameters"]["data_seed"] for r in found if r["parameters"].get("test_shapes")}
-    return f"data_seed of the subset: {_listed(subsets)}" if len(subsets) > 1 else ""
+    return f"data_seed of the subset: {listed(subsets)}" if len(subsets) > 1 else ""
 
 
 def _frame(rows: dict[str, dict]) -> pd.DataFrame:
@@ -473,101 +471,10 @@ def summarize(found: Records) -> Summary:
         shown |= _robustness_tables(robust, title, _ROBUSTNESS)
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
-    notes = _notes(found, fine_tuned, frozen, restored, robust)
+    notes = notes_of(found, fine_tuned, frozen, restored, robust)
     gains = power(pd.concat([fine_tuned, frozen]))
     if set(tested.values()) == {"modelnet40"} and not gains.empty:
         shown["Power of these comparisons, in points of accuracy"] = gains
         notes.append(POWER_NOTE)
     line = environment_line(found)
     return Summary(fine_tuned, frozen, restored, leaked, shown, notes, line)
-
-
-def _notes(
-    found: Records, fine_tuned: pd.DataFrame, frozen: pd.DataFrame, restored: pd.DataFrame,
-    robust: pd.DataFrame,
-) -> list[str]:  # fmt: skip
-    """List what a reader of these tables has to know."""
-    unpaired = [f"{row.label!s} ({row.unpaired!s})" for frame in (fine_tuned, frozen)
-                for row in frame.itertuples() if row.unpaired]  # fmt: skip
-    metrics = set().union(*(r["metrics"] for r in found))
-    tests = [r["data"]["test"] for r in found if "test" in r["data"]]
-    others = {test["name"] for test in tests} - {"modelnet40"}
-    sizes = {test["num_shapes"] for test in tests if test["name"] == "modelnet40"} - {TEST_SHAPES}
-    small = {r["parameters"]["preset"] for r in found} - {"paper", "authors_code"}
-    episodes = any("_way_" in key for r in found for key in r["metrics"].get("probes", ()))
-    old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
-    changed = {code_changed(r["environment"]) for r in found}
-    rising: list[str] = []
-    if not fine_tuned.empty:
-        late = fine_tuned[fine_tuned["rise"] > RISE + 1e-9]
-        columns = (late[key].tolist() for key in ("label", "group", "size"))
-        rising = [f"{label} ({group or size})" for label, group, size in zip(*columns)]
-    better = []
-    if not restored.empty:
-        restored = restored[restored["copy_input"] > 0]
-        better = restored[restored["restored"] < restored["copy_input"]]["label"].tolist()
-    pretrained = {r["data"]["train"]["name"] for r in found
-                  if "restoration" in r["metrics"] and "train" in r["data"]}  # fmt: skip
-    notes = [  # whether it applies, and the text
-        (metrics & {"test", "probes"},
-         "Accuracies are hits over the true number of test shapes; the epoch is never chosen on "
-         "the test set. The gain is paired by seed. Its 95 % interval (Student's t over seeds) "
-         "decides whether it is significant. The bootstrap interval over test shapes and McNemar's "
-         "test in each seed vary the test shapes only: they say nothing about another seed."),
-        (rising,
-         f"Not converged, for training accuracy still rose by more than {RISE:g} point over the "
-         f"last quarter of the epochs: {'; '.join(rising)}. More epochs may change their gains."),
-        (unpaired,
-         "No interval over shapes and no McNemar's test where variants were tested on different "
-         f"shapes or in another order: {'; '.join(unpaired)}."),
-        (not fine_tuned.empty and fine_tuned["published"].notna().any(),
-         f"'Corrected' is the paper's figure over {TEST_SHAPES:,} shapes: its authors' code "
-         f"divides by {DIVISOR:,}."),
-        (others,
-         f"Tested on {_listed(others)}, not on ModelNet40: only the sign and the order of the "
-         "gains are comparable with the paper's columns."),
-        (sizes, f"Not the whole test split: {_listed(sizes)} of its {TEST_SHAPES:,} shapes."),
-        (small,
-         f"Models and schedule are those of the preset {_listed(small)}, smaller than the "
-         "paper's."),
-        (not robust.empty and old,
-         "Robustness: measured before density, density_inc, occlusion, lidar and the frame of all "
-         "corruptions were corrected. Run the suite again before using the corruption columns."),
-        (not robust.empty and not old,
-         "Robustness: corruptions are this library's, with the strengths and the frame of "
-         "ModelNet40-C; occlusion, lidar and density_inc are approximated from the cloud. Only "
-         "the table of ModelNet40-C's own files is comparable with published figures."),
-        (episodes,
-         "Few-shot columns such as '5 way 10 shot' drew support and queries from the test split "
-         "and left small classes out. They are not comparable with published figures; columns "
-         "such as 5w10s are."),
-        (True in changed,
-         "Code: what decides these numbers has changed since they were measured. Run the suite "
-         "again before comparing them with new runs."),
-        (True not in changed and None in changed,
-         "Code: it is unknown whether it has changed since these numbers were measured."),
-        (not restored.empty and not better,
-         "No model here restores better than copying its input does: the pre-training is too "
-         "short for its task, so these gains say nothing about SeRP trained in full."),
-        (0 < len(better) < len(restored),
-         f"Only these restore better than copying the input: {'; '.join(better)}."),
-        (pretrained - {"shapenet55"},
-         f"Pre-trained on {_listed(pretrained)} instead of ShapeNet."),
-    ]  # fmt: skip
-    return [note for applies, note in notes if applies]
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(sorted(map(str, values)))
-
-
-def environment_line(found: Records) -> str:
-    """Name the runs, the minutes, devices, torch versions and revisions of the records."""
-    environments = [r["environment"] for r in found]
-    revisions = {(e["git"]["revision"] or "unknown")[:10] for e in environments}
-    return (
-        f"{len(found)} runs, {sum(r['seconds'] for r in found) / 60:.1f} minutes of computing on "
-        f"{_listed({e['device'] for e in environments})}; "
-        f"torch {_listed({e['packages']['torch'] for e in environments})}; "
-        f"revision {_listed(revisions)}"
-    )

@@ -122,7 +122,7 @@ def test_every_plan_is_estimated_within_eighty_columns(suite, profile):
         line.split() for line in lines if line.endswith(("estimate", "measured"))
     ]  # kind, model, runs, ...
     assert sum(int(row[2]) for row in rows) == len(runs)
-    same = [(*row[:2], *row[3:5], row[6]) for row in rows]
+    same = [(*row[:2], *row[3:5], *row[6:]) for row in rows]
     assert len(set(same)) == len(same), "no two rows are alike"
 
 

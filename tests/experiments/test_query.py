@@ -78,7 +78,7 @@ def test_every_committed_record_is_a_row_of_its_kind():
     assert len(committed) == total > 700
     for kind, column in (
         ("finetune", "test_accuracy"),
-        ("probe", "probes_svm_accuracy"),
+        ("probe", "probes_rankme"),
         ("leakage", "leakage_leaked"),
         ("pretrain", "restoration_restored"),
         ("figure4", "restoration_restored"),

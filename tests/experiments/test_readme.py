@@ -11,7 +11,7 @@ from measure_notebooks import row as map_row
 from notebook_helpers import NOTEBOOKS, ROOT
 
 from serplib.classifier import autoencoder
-from serplib.experiments import records, report, tables
+from serplib.experiments import notes, records, report, tables
 from serplib.presets import AUTHORS_CODE, PAPER, PRESETS
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -80,7 +80,7 @@ def test_the_findings_are_those_of_the_records():
     tuned, frozen = tables.accuracy(eight), tables.probes(eight)
     assert tuned.verdict["eight-affine"] == "significant gain"
     assert tuned.verdict["eight-serp"] == "not significant" and (tuned.pairs[1:] == 3).all()
-    assert tuned.rise["eight-scratch"] < tables.RISE
+    assert tuned.rise["eight-scratch"] < notes.RISE
     for name in ("eight-frozen", "probe"):
         assert frozen.verdict[f"{name}-serp"] == "significant loss"
         assert frozen.verdict[f"{name}-affine"] == "significant gain"

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from serplib.evaluation import significance
-from serplib.experiments import records, render, report, tables
+from serplib.experiments import notes, records, render, report, tables
 
 
 def record(name, seed, accuracy, **run):
@@ -39,8 +39,8 @@ def test_published_figures_fit_the_wrong_divisor_and_not_the_right_one():
         digits = len(str(value).split(".")[1])
         return any(round(100 * k / divisor, digits) == value for k in range(divisor + 1))
 
-    assert all(fits(value, tables.DIVISOR) for value in tables.PUBLISHED.values())
-    impossible = {v for v in tables.PUBLISHED.values() if not fits(v, tables.TEST_SHAPES)}
+    assert all(fits(value, notes.DIVISOR) for value in tables.PUBLISHED.values())
+    impossible = {v for v in tables.PUBLISHED.values() if not fits(v, notes.TEST_SHAPES)}
     assert impossible == {88.48, 87.85, 82.97, 84.06}
 
 
@@ -89,7 +89,7 @@ def test_power_stands_in_the_tables_of_modelnet40():
     assert row["gain"] == "+5.00" and row["sd of the difference"] == f"{sd:.2f}"
     assert row["seeds for +1.13"] == str(significance.seeds_needed(1.13, sd))
     assert row["found with 80 % power"] == f"{significance.smallest_effect(sd, 3):.2f}"
-    assert tables.POWER_NOTE in summary.notes
+    assert notes.POWER_NOTE in summary.notes
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
@@ -97,7 +97,7 @@ def test_the_note_on_power_gives_the_interval_of_an_sd(n):
     """(n - 1) s^2 / sigma^2 is chi-square."""
     low, high = (math.sqrt((n - 1) / stats.chi2.ppf(p, n - 1)) for p in (0.975, 0.025))
     text = f"{low:.2f} to {high:.2f} times {'as large ' * (n == 3)}with {n}"
-    assert text in " ".join(tables.POWER_NOTE.split())
+    assert text in " ".join(notes.POWER_NOTE.split())
 
 
 SPOILED = {  # what differs, and how it is said
@@ -215,7 +215,7 @@ def test_a_note_says_when_the_code_has_changed(monkeypatch):
     for states, words in (((False, True), "has changed since"), ((False, None), "is unknown"),
                           ((False, False), "")):  # fmt: skip
         answers = iter(states)
-        monkeypatch.setattr(tables, "code_changed", lambda _, answers=answers: next(answers))
+        monkeypatch.setattr(notes, "code_changed", lambda _, answers=answers: next(answers))
         (*_, note) = [n for n in tables.summarize(found).notes if n.startswith("Code:")] or [""]
         assert words in note and bool(note) == bool(words)
 
