@@ -250,15 +250,15 @@ class ResidualQuantizer(nn.Module):
         """Return the indices of the codes of each token ``(..., l)``: ``(..., stages)``."""
         index = []
         for stage in self.stages:
-            index.append(stage.encode(latent))
-            latent = latent - stage.codebook[index[-1]]
-        return torch.stack(index, -1)
+            index.append(stage.encode(latent))  # (...)
+            latent = latent - stage.codebook[index[-1]]  # (..., l)
+        return torch.stack(index, -1)  # (..., stages)
 
     def forward(self, latent: Tensor) -> BottleneckOutput:
         """Quantise latent tokens ``(B, T, l)``."""
         residual, found = latent, list[BottleneckOutput]()
         for stage in self.stages:
-            found.append(stage(residual))
+            found.append(stage(residual))  # latent (B, T, l)
             residual = residual - found[-1].latent.detach()  # (B, T, l)
         losses = {name: torch.stack([one.losses[name] for one in found]).sum()
                   for name in found[0].losses}  # fmt: skip
@@ -297,7 +297,7 @@ class FiniteScalarQuantizer(nn.Module):
         digits = self.bound(latent).round().long()  # (..., d)
         index = torch.zeros_like(digits[..., 0])  # (...)
         for i, size in enumerate(self.levels):
-            index = index * size + digits[..., i] + size // 2
+            index = index * size + digits[..., i] + size // 2  # (...)
         return index
 
     def forward(self, latent: Tensor) -> BottleneckOutput:
@@ -305,7 +305,7 @@ class FiniteScalarQuantizer(nn.Module):
         layer = self.to_grid
         expect(latent, f"B T {layer.in_features}", "latent", device=layer.weight.device)
         bounded = self.bound(latent)  # (B, T, d)
-        rounded = bounded + (bounded.round() - bounded).detach()
+        rounded = bounded + (bounded.round() - bounded).detach()  # (B, T, d)
         passed = self.from_grid(rounded / (rounded.new_tensor(self.levels) // 2))  # (B, T, l)
         counts = self.encode(latent).flatten().bincount(minlength=math.prod(self.levels))
         return BottleneckOutput(passed.to(latent.dtype), {}, code_use(counts))

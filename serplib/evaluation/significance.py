@@ -65,7 +65,10 @@ def power(effect: float, sd: float, n: int) -> float:
 
 
 def seeds_needed(effect: float, sd: float) -> int:
-    """Return the smallest number of pairs, at least 2, that finds an effect with 80 % `power`."""
+    """Return the smallest number of pairs, at least 2, that finds an effect with 80 % `power`.
+
+    The exercise of notebook 11 adds two quantiles of t instead, which gives at most one pair less.
+    """
     n = max(2, int((2.8 * sd / effect) ** 2))  # 1.96 + 0.84: enough if sd were known
     while sd and power(effect, sd, n) < 0.8:
         n += 1

@@ -89,6 +89,16 @@ def test_power_is_how_often_simulated_seeds_are_significant(effect, sd, n):
     assert power(effect, sd, n) == pytest.approx(found, abs=4 * math.sqrt(0.25 / 20_000))
 
 
+@pytest.mark.parametrize("effect", [0.31, 0.62, 1.13, 2.0])
+def test_the_sum_of_two_quantiles_needs_at_most_one_seed_less(effect):
+    """The rule of notebook 11's exercise, which approximates the noncentral t."""
+    for sd in (0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0):
+        n = 2
+        while stats.t.ppf([0.975, 0.8], n - 1).sum() * sd / effect > math.sqrt(n):
+            n += 1
+        assert 0 <= seeds_needed(effect, sd) - n <= 1, (sd, n)
+
+
 @pytest.mark.parametrize("ratio", [0.0, 0.3, 1.24, 3.0])
 @pytest.mark.parametrize("n", [2, 3, 5, 20])
 def test_power_is_the_integral_over_the_estimated_sd(ratio, n):
