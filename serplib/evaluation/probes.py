@@ -8,6 +8,7 @@ without training: `handmade` and `point_nn.features`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -152,6 +153,8 @@ def probe(
     encoded = replace(train, points=embed(train.points))  # (S, D)
     fit, valid = hold_out(encoded, valid_fraction, seed)
     chosen = {}
+    # With one label a class scikit-learn asks whether the labels are real numbers.
+    warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
     for name in heads:
         options = [o for o in HEADS[name][1] if name != "knn" or o <= len(fit)]
         scores = [

@@ -218,9 +218,11 @@ def run(
         f"{suite} ({runs[0].profile}): {counted(len(runs), 'run')}, {done} finished before"
     )
     with _one_line(ValueError, OSError, DataError):
+        if scheduler is None:  # else the runs are on other machines
+            workload.require_precision(todo)
+            if line := estimate.require_memory(todo, workers):
+                print(f"serp: {line}", file=sys.stderr)
         workload.require_data(todo)
-        if scheduler is None and (line := estimate.require_memory(todo, workers)):
-            print(f"serp: {line}", file=sys.stderr)  # with a scheduler runs are on other machines
     retries = suites.load(suite).get("retries")
     with _stoppable(), _one_line(OSError):
         outcomes = _execute(runs, workers, scheduler, copies, fresh=not resume, retries=retries)

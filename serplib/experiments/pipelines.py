@@ -310,6 +310,8 @@ def figure4(
         raise ValueError(f"{dataset} has no labels: kinds cannot be chosen")
     names = [test.classes[label] for label in test.labels.tolist()]
     chosen = [names.index(kind) for kind in kinds.split() if kind in names]
+    if not chosen:
+        raise ValueError(f"no test shape of {dataset} is one of kinds {kinds!r}")
     pair = task.corrupt(test.points[chosen], named_generator(seed, "figure 4"))
     restored = {"restored": network.restore(pair[0])}
     if isinstance(network, SerpTransformer):  # VASP, too

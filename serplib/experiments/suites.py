@@ -344,6 +344,8 @@ def _run(
             raise ValueError("versus needs a margin, in points of accuracy")
         parameters |= {key: given[key] for key in given.keys() & _accepted(path).keys()}
         _check_parameters(parameters, path)
+        if "preset" not in parameters:
+            raise ValueError(f"no preset: give one of {sorted(presets.PRESETS)}")
         if dataset is not None:
             parameters = _on(dataset, limits(dataset), notebook, parameters, _accepted(path))
             profile = f"{profile}-{dataset}"

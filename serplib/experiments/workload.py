@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Iterable
+from functools import cache
 from operator import attrgetter
 from typing import Any, NamedTuple
+
+import torch
 
 from serplib import presets
 from serplib.data import BUILT_IN, BUILT_IN_SHAPES, READERS, load, own
@@ -112,7 +116,10 @@ def require_data(runs: Iterable[Run]) -> None:
 
     Raises:
         DataError: a set is unknown or missing, or an own one has bad shapes or too few.
+        SuiteError: a class has fewer shapes than ``labels_per_class``, or one that cannot be
+            split, or no test shape is of one of the ``kinds`` of a figure; one line.
     """
+    runs = list(runs)
     calls = dict.fromkeys(call for run in runs for call in _loads(parameters(run)))
     for name, split, count, seed in calls:
         if name in READERS and own.find(name) is None:
@@ -120,3 +127,51 @@ def require_data(runs: Iterable[Run]) -> None:
                 READERS[name].locate()
         elif name not in BUILT_IN:
             load(name, split, count, seed=seed)
+    known = cache(_class_sizes)
+    for run in runs:
+        p = parameters(run)
+        labels, held_out = p.get("labels_per_class", 0), p.get("valid_fraction", 0)
+        needed = {"train": labels or held_out, "test": "kinds" in p}
+        sizes = {call[1]: known(*call) for call in _loads(p) if needed[call[1]]}
+        fewest = min(sizes.get("train", {}).values(), default=0)
+        if labels > fewest:
+            raise SuiteError(
+                f"run {run.name!r}: labels_per_class is {labels}, but a class of {p['dataset']} "
+                f"has {fewest} training shapes here: ask for fewer labels, or change train_shapes"
+            )
+        if held_out and (labels or fewest) < 2:
+            raise SuiteError(
+                f"run {run.name!r}: valid_fraction is {held_out}, but a class of {p['dataset']} "
+                "has one labelled shape here: set it to 0, or ask for more shapes or labels"
+            )
+        if "kinds" in p and not set(p["kinds"].split()) & sizes["test"].keys():
+            raise SuiteError(
+                f"run {run.name!r}: no test shape of {p['dataset']} is one of kinds "
+                f"{p['kinds']!r}: it has {', '.join(sorted(sizes['test'])) or 'no classes'}"
+            )
+
+
+def _class_sizes(name: str, split: str, count: int | None, seed: int) -> dict[str, int]:
+    """Count the shapes of each class that is there."""
+    from serplib.data.synthetic.shapes import CATEGORIES
+
+    each = (count or BUILT_IN_SHAPES) // len(CATEGORIES)
+    if name == "objects" and each:  # each category once in a run of all: need not be made
+        return dict.fromkeys(CATEGORIES, each)
+    clouds = load(name, split, count, seed=seed)
+    names = [] if clouds.labels is None else [clouds.classes[i] for i in clouds.labels.tolist()]
+    return Counter(names)
+
+
+def require_precision(runs: Iterable[Run]) -> None:
+    """Check that this machine can train at the precision of each run.
+
+    Raises:
+        SuiteError: ``fp16`` without a GPU; one line.
+    """
+    for run in runs:
+        if run.parameters.get("mixed_precision") == "fp16" and not torch.cuda.is_available():
+            raise SuiteError(
+                f"run {run.name!r}: mixed_precision is 'fp16', which needs a GPU: "
+                "use 'bf16' or 'no' on a CPU"
+            )

@@ -15,7 +15,7 @@ from nbclient.exceptions import DeadKernelError
 from typer.testing import CliRunner
 
 from serplib import presets
-from serplib.experiments import cli, records, report, runner, suites
+from serplib.experiments import cli, records, report, runner, suites, workload
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,6 +150,37 @@ def test_grids_of_several_settings_are_their_product(project):
     assert tuned.about["label"] == "tuned, sigma 0.1, steps ['affine', 'drop'], lr 0.01"
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            changed(scratch={"labels_per_class": 99}),
+            ["'scratch': labels_per_class is 99, but a class of objects has ", "train_shapes"],
+        ),
+        (
+            changed(scratch={"valid_fraction": 0.5}),
+            ["'scratch': valid_fraction is 0.5, but a class of objects has one labelled shape"],
+        ),
+        (
+            changed(figure={"notebook": "figure4", "preset": "quick", "kinds": "unicorn ship"}),
+            ["'figure': no test shape of objects is one of kinds 'unicorn ship'", "airplane, "],
+        ),
+        (
+            changed(pre={"mixed_precision": "fp16"}),
+            ["'pre': mixed_precision is 'fp16', which needs a GPU", "'bf16' or 'no'"],
+        ),
+    ],
+)
+def test_what_runs_need_is_checked_before_the_first(project, monkeypatch, content, words):
+    monkeypatch.setattr(workload.torch.cuda, "is_available", lambda: False)
+    write_suite(project, content)
+    done = CliRunner().invoke(cli.app, ["run", "tiny", "--seeds", "1"])
+    assert done.exit_code == 2 and len(done.stderr.strip().splitlines()) == 1
+    for word in words:
+        assert word in done.stderr, done.stderr
+    assert not list((project / "runs").rglob("notebook.ipynb"))
+
+
 def test_seeds_may_be_fewer_or_more(project):
     assert {r.seed for r in suites.plan("tiny", seeds=1)} == {0}
     assert {r.seed for r in suites.plan("tiny", seeds=4)} == {0, 1, 2, 3}
@@ -164,6 +195,7 @@ def test_seeds_may_be_fewer_or_more(project):
         ),
         (changed(pre={"changes": {"finetune.optim.epoch": 1}}), ["'pre'", "finetune.optim.epoch"]),
         (changed(pre={"preset": "large"}), ["'pre'", "large", "authors_code"]),
+        (changed(x={"notebook": "probe"}), ["'x': no preset: give one of ['authors_code'"]),
         (changed(scratch={"notebook": "nothing"}), ["no notebook", "nothing"]),
         (changed(scratch={"notebook": "../00_welcome"}), ["no notebook"]),
         (changed(scratch={"parent": "tuned"}), ["parent", "tuned", "above"]),
@@ -372,7 +404,8 @@ def test_a_suite_that_cannot_be_used_does_not_hide_the_others(project):
 
 def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     """The whole line: a suite with one run that fails, then mended, then run again."""
-    write_suite(project, changed(tuned={"labels_per_class": 1000}))
+    diverges = {"finetune.optim.lr": 1e30, "finetune.optim.batch_size": 8}
+    write_suite(project, changed(tuned={"changes": diverges}))
     first = serp(project, "run", "tiny", "--seeds", "1")
     assert first.returncode == 1, first.stdout + first.stderr
     runs = {r.name: r for r in suites.plan("tiny", seeds=1)}
@@ -383,7 +416,7 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     errors = [
         o for c in executed["cells"] for o in c.get("outputs", []) if o["output_type"] == "error"
     ]
-    assert errors and errors[0]["ename"] == "DataError" and "1000 wanted" in errors[0]["evalue"]
+    assert errors and errors[0]["ename"] == "FloatingPointError", errors
 
     kept = (runs["pre"].folder / "record.json").stat().st_mtime_ns
     write_suite(project, TINY)
