@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL := -p tests.notebook_tolerance --nbval $(NOTEBOOKS)
-NBVAL += --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 240
+NBVAL += --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 480
 # The tests of one file stay in one process, in their order; files run side by side.
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile

@@ -599,7 +599,9 @@ def test_one_token_and_equal_tokens_pass(shape, same):
             found = module(z)
             (grad,) = gradients(found.latent.sum() + sum(found.losses.values()), z)
             assert grad.isfinite().all() and found.latent.isfinite().all()
-        assert not same or found.diagnostics["bits"] < 1e-6
+        if same:  # among codes that are equal but for rounding any index may be the nearest
+            assert found.latent.flatten(0, 1).std(0, correction=0).max() < 1e-5
+            assert found.diagnostics["bits"] < 1e-6 or isinstance(module, ResidualQuantizer)
 
 
 # ---------------------------------------------------------------- the Gaussian bottleneck

@@ -51,10 +51,11 @@ def test_a_chain_counts_its_pretraining_and_its_threads(committed):
 
 
 def test_seeds_are_averaged_and_runs_of_two_suites_are_listed_once(committed):
-    seeds = [record("x", s, minutes=1 + s, accuracy=0.8 + s / 10) for s in (0, 1)]
+    seeds = [record("x", s, minutes=1 + 4 * s * s, accuracy=0.8 + s / 20) for s in (0, 1, 2)]
     found = committed(a=seeds, b=seeds[:1])
-    assert len(found) == 1 and found.file["x"] == "a.json" and found.seeds["x"] == 2
-    assert found["minutes"]["x"] == 1.5 and found["mean"]["x"] == pytest.approx(85)
+    assert len(found) == 1 and found.file["x"] == "a.json" and found.seeds["x"] == 3
+    assert found["minutes"]["x"] == 5.0, "the median: other programs may slow a run"
+    assert found["mean"]["x"] == pytest.approx(85)
 
 
 def test_what_is_not_comparable_is_left_out(committed):
