@@ -63,5 +63,6 @@ def test_the_peak_of_a_run_is_that_of_plain_torch(name, tmp_path, monkeypatch):
     _, plain = peak(name, tmp_path / "plain", {})
     imported, ours = peak(name, tmp_path / "runner", process_environment())
     print(f"{name}: import {imported:.0f}, plain {plain:.0f}, runner {ours:.0f} MiB")
-    assert plain > imported + 300, "too small to measure"
+    # A run adds 240 to over 300 MiB, by processor; the tolerance below is about 60.
+    assert plain > imported + 100, "too small to measure"
     assert ours < 1.1 * plain, (ours, plain)
