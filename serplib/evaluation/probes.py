@@ -153,16 +153,16 @@ def probe(
     encoded = replace(train, points=embed(train.points))  # (S, D)
     fit, valid = hold_out(encoded, valid_fraction, seed)
     chosen = {}
-    # With one label a class scikit-learn asks whether the labels are real numbers.
-    warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
     for name in heads:
         options = [o for o in HEADS[name][1] if name != "knn" or o <= len(fit)]
-        scores = [
-            build_head(name, o, seed)
-            .fit(fit.points.numpy(), fit.labels)
-            .score(valid.points.numpy(), valid.labels)
-            for o in options
-        ]
+        with warnings.catch_warnings():  # one label a class: are they classes, asks scikit-learn
+            warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
+            scores = [
+                build_head(name, o, seed)
+                .fit(fit.points.numpy(), fit.labels)
+                .score(valid.points.numpy(), valid.labels)
+                for o in options
+            ]
         chosen[name] = options[scores.index(max(scores))]
     fitted = {
         name: build_head(name, setting, seed).fit(encoded.points.numpy(), train.labels)

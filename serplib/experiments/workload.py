@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 
 from serplib import presets
-from serplib.data import BUILT_IN, BUILT_IN_SHAPES, READERS, load, own
+from serplib.data import BUILT_IN, BUILT_IN_SHAPES, READERS, load, open_split, own
 from serplib.data.check import COUNTS
-from serplib.data.prepare import remedy
+from serplib.data.prepare import choose, remedy
 from serplib.experiments.suites import Run, SuiteError
 
 CLASSES = {"objects": 30, "modelnet40": 40, "shapenet55": 55}  # other published sets: 15
@@ -155,12 +155,17 @@ def _class_sizes(name: str, split: str, count: int | None, seed: int) -> dict[st
     """Count the shapes of each class that is there."""
     from serplib.data.synthetic.shapes import CATEGORIES
 
-    each = (count or BUILT_IN_SHAPES) // len(CATEGORIES)
-    if name == "objects" and each:  # each category once in a run of all: need not be made
-        return dict.fromkeys(CATEGORIES, each)
-    clouds = load(name, split, count, seed=seed)
-    names = [] if clouds.labels is None else [clouds.classes[i] for i in clouds.labels.tolist()]
-    return Counter(names)
+    if name == "objects":  # each category once in a run of all: no shape is made
+        each, rest = divmod(count or BUILT_IN_SHAPES, len(CATEGORIES))
+        if each:
+            return dict.fromkeys(CATEGORIES, each)
+        few = load(name, split, rest, seed=seed).labels
+        assert few is not None
+        return Counter(CATEGORIES[i] for i in few.tolist())
+    with remedy(name):  # from the lists: no cloud is read
+        source = open_split(name, split)
+        labels = source.labels[choose(source.labels, count, seed)]
+    return Counter(source.classes[i] for i in labels.tolist()) if source.classes else {}
 
 
 def require_precision(runs: Iterable[Run]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -138,6 +139,16 @@ def test_settings_are_chosen_before_the_test_set_is_seen(monkeypatch):
     again = probes.probe(flat, train, lambda: wrong, seed=0)
     assert (again["svm_c"], again["knn_k"]) == (found["svm_c"], found["knn_k"])
     assert again["svm_accuracy"] != found["svm_accuracy"]
+
+
+def test_two_labels_a_class_warn_of_nothing_and_change_no_filter(recwarn):
+    labels = torch.arange(30).repeat(2)
+    points = torch.eye(30)[labels]  # (60, 30): features
+    pair = Clouds("x", "train", points, labels, tuple(map(str, range(30))), "")
+    before = list(warnings.filters)
+    found = probes.probe(lambda points: points, pair, lambda: pair, 0, heads=("svm",))
+    assert found["svm_accuracy"] == 1 and not recwarn.list
+    assert list(warnings.filters) == before
 
 
 def test_every_head_finds_what_is_there_and_the_same_again():

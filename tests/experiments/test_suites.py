@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from nbclient.exceptions import DeadKernelError
@@ -179,6 +180,20 @@ def test_what_runs_need_is_checked_before_the_first(project, monkeypatch, conten
     for word in words:
         assert word in done.stderr, done.stderr
     assert not list((project / "runs").rglob("notebook.ipynb"))
+
+
+def test_classes_are_counted_without_reading_clouds(tmp_path, monkeypatch):
+    for kind, count in {"ant": 3, "bee": 2}.items():
+        (tmp_path / "mine" / kind / "train").mkdir(parents=True)
+        for i in range(count):
+            points = np.random.default_rng(i).normal(size=(64, 3))
+            np.save(tmp_path / "mine" / kind / "train" / f"{i}.npy", points)
+    monkeypatch.setenv("SERP_DATA", str(tmp_path))
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("a cloud was read"))
+    assert workload._class_sizes("mine", "train", None, 0) == {"ant": 3, "bee": 2}
+    assert workload._class_sizes("mine", "train", 2, 0) == {"ant": 1, "bee": 1}
+    assert set(workload._class_sizes("objects", "train", 60, 0).values()) == {2}
+    assert sum(workload._class_sizes("objects", "test", 7, 0).values()) == 7
 
 
 def test_seeds_may_be_fewer_or_more(project):
