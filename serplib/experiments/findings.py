@@ -127,7 +127,7 @@ def _restored(frame: pd.DataFrame) -> str:
 
 def _leaked(frame: pd.DataFrame) -> str:
     """Say how much the positions of this very shape explain."""
-    if frame.empty:
+    if frame.empty or (frame := frame.dropna(subset="leaked")).empty:
         return ""
     shares = 100 * frame["leaked"]
     return (

@@ -13,12 +13,24 @@ TEST_SHAPES = 2468  # ModelNet40's test split
 DIVISOR = 2560  # what the authors' code divides by: 20 batches of 128
 POWER_NOTE = (
     "Power: the chance that a paired t-test, two-sided at 5 %, finds an effect. 'Found with 80 % "
-    "power' is the smallest effect that so many seeds find in four of five repetitions; the last "
-    "columns give the seeds needed for the gains of the paper's Tables 1 and 2. The sd is itself "
-    "estimated: the true one is, at 95 % confidence, 0.52 to 6.28 times as large with 3 seeds, "
-    "0.60 to 2.87 times with 5, 0.69 to 1.83 times with 10."
+    "power' is the smallest effect that so many seeds find in four of five repetitions, if the sd "
+    "is right. The sd is itself estimated: the true one is, at 95 % confidence, 0.52 to 6.28 times "
+    "as large with 3 seeds, 0.60 to 2.87 times with 5, 0.69 to 1.83 times with 10. The seeds "
+    "needed for the gains of the paper's Tables 1 and 2 stand only in rows with all labels and at "
+    "least 5 seeds."
 )
+FEWEST = 5  # seeds that estimate an sd for that
 RISE = 1.0  # points of training accuracy in the last quarter: more means not converged
+LEARNT = 0.9  # of the loss of a constant: an autoencoder above it has learnt too little
+LEARNT_NOTE = (
+    "'none': the loss of the full autoencoder is more than 0.9 times that of the constant. Its "
+    "gain is too small a denominator for a share."
+)
+DIRECT_NOTE = (
+    "Affine maps and local drops change two things against SeRP: the perturbation, and the frame "
+    "of the loss (that of the cloud instead of that of the patch). Only a pre-training with SeRP's "
+    "noise and the loss in the frame of the cloud separates them."
+)
 
 
 def notes_of(
@@ -55,7 +67,8 @@ def notes_of(
          "test in each seed vary the test shapes only: they say nothing about another seed."),
         (rising,
          f"Not converged, for training accuracy still rose by more than {RISE:g} point over the "
-         f"last quarter of the epochs: {'; '.join(rising)}. More epochs may change their gains."),
+         "last quarter of the epochs (mean of the last tenth against the tenth that ends at three "
+         f"quarters): {'; '.join(rising)}. More epochs may change their gains."),
         (unpaired,
          "No interval over shapes and no McNemar's test where variants were tested on different "
          f"shapes or in another order: {'; '.join(unpaired)}."),
@@ -64,7 +77,7 @@ def notes_of(
          f"divides by {DIVISOR:,}."),
         (others,
          f"Tested on {listed(others)}, not on ModelNet40: only the sign and the order of the "
-         "gains are comparable with the paper's columns."),
+         "gains are comparable with the paper's."),
         (sizes, f"Not the whole test split: {listed(sizes)} of its {TEST_SHAPES:,} shapes."),
         (small,
          f"Models and schedule are those of the preset {listed(small)}, smaller than the "

@@ -125,17 +125,33 @@ def renew(page: str) -> str:
     """Return a page with the tables between its marks made again from the records.
 
     The block of a suite lies between ``<!-- results SUITE-PROFILE -->`` and
-    ``<!-- end of SUITE-PROFILE -->``; that of `cost.leaderboard` is called ``leaderboard``.
+    ``<!-- end of SUITE-PROFILE -->``; that of `cost.leaderboard` is called ``leaderboard``, and the
+    number of `intervals` on the page ``intervals``.
     """
 
     def block(match: re.Match) -> str:
+        if match[2] == "intervals":
+            return match[0]  # counted below, when all tables are there
         if match[2] == "leaderboard":
             return f"{match[1]}\n{cost.leaderboard()}{match[3]}"
         tables = render.to_markdown(summarize(records.read_suite(match[2])["records"]))
         return f"{match[1]}\n{tables}{match[3]}"
 
     pattern = r"^(<!-- results (\S+) -->)\n.*?^(<!-- end of \2 -->)$"
-    return re.sub(pattern, block, page, flags=re.MULTILINE | re.DOTALL)
+    made = re.sub(pattern, block, page, flags=re.MULTILINE | re.DOTALL)
+    counted = f"\\1\n{intervals(made)}\n\\3"
+    return re.sub(pattern.replace(r"(\S+)", "(intervals)"), counted, made, flags=re.M | re.DOTALL)
+
+
+def intervals(page: str) -> str:
+    """Say how many intervals over seeds a page has, and how many exclude zero by chance."""
+    verdicts = re.findall(r"\] (significant|not significant)", page)
+    return (
+        f"The tables below have {len(verdicts)} intervals over seeds of 95 %, and "
+        f"{verdicts.count('significant')} of them exclude zero. If no variant had an effect, about "
+        f"5 % of them, that is {0.05 * len(verdicts):.0f}, would exclude zero by chance. They are "
+        "not corrected for their number, and rows that two suites share are counted twice."
+    )
 
 
 def readme_table() -> str:

@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -23,7 +24,11 @@ from serplib.evaluation.significance import (
     smallest_effect,
 )
 from serplib.experiments.notes import (
+    DIRECT_NOTE,
     DIVISOR,
+    FEWEST,
+    LEARNT,
+    LEARNT_NOTE,
     POWER_NOTE,
     TEST_SHAPES,
     environment_line,
@@ -44,6 +49,12 @@ PUBLISHED = {
 CLAIMED = tuple(  # the gains of Tables 1 and 2, points
     round(PUBLISHED[ours] - PUBLISHED[base], 2)
     for ours, base in (("table1/serp", "table1/scratch"), ("table2/delta", "table2/scratch"))
+)
+# Pre-trainings that are compared with each other, where a suite has both.
+DIRECT = (
+    ("pretrain-affine", "pretrain-serp"),
+    ("pretrain-affine", "pretrain-frame"),
+    ("pretrain-frame", "pretrain-serp"),
 )
 
 Records = list[dict[str, Any]]
@@ -73,7 +84,7 @@ def label_of(record: dict[str, Any]) -> str:
 # ---- numbers -----------------------------------------------------------------------------------
 
 _GAIN = ("gain", "low", "high", "verdict", "shapes_low", "shapes_high", "significant")
-_COLUMNS = ("label", "mean", "sd", "seeds", "pairs", "gain_text", "unpaired", *_GAIN)
+_COLUMNS = ("label", "mean", "sd", "seeds", "pairs", "gain_text", "unpaired", "as_paper", *_GAIN)
 _HEADS = {"kNN": "knn", "memory bank": "memory", "one layer": "linear", "three layers": "mlp3"}
 
 
@@ -149,19 +160,21 @@ def accuracy(found: Records) -> pd.DataFrame:
         scratch, its 95 % interval over seeds ``low`` to ``high``, ``verdict`` and ``pairs`` (the
         common seeds), of `significance.paired_gain`, and as ``gain_text``; the interval over test
         shapes ``shapes_low`` to ``shapes_high``; ``significant``, the seeds where McNemar's test
-        has p < 0.05; ``group``; the paper's figure ``published`` and ``corrected``; ``size``,
-        preset and epochs; ``epochs``; ``trained``, the training accuracy of the last epoch, and
-        ``rise``, by how many points it rose over the last quarter of the epochs. Without a variant
-        from scratch ``pairs`` is 0 and the gain is nan. Where the two were tested on different
-        shapes, or in another order, ``unpaired`` says so, and the interval over shapes and
-        ``significant`` are nan.
+        has p < 0.05; ``group``; ``as_paper``, whether the task is the paper's (all labels of
+        ModelNet40, all test shapes), and for these the paper's figure ``published`` and
+        ``corrected``; ``size``, preset and epochs; ``epochs``; ``trained``, the training accuracy
+        of the last epoch, and its `rise`. Without a variant from scratch ``pairs`` is 0 and the
+        gain is nan. Where the two were tested on different shapes, or in another order,
+        ``unpaired`` says so, and the interval over shapes and ``significant`` are nan.
     """
     rows = {}
     for name, group, row in _compared(found, "test", ""):
         about = group[0]["run"]
-        published = PUBLISHED.get(about.get("published"), math.nan)
+        same = _as_paper(group[0])
+        published = PUBLISHED.get(about.get("published"), math.nan) if same else math.nan
         rows[name] = row | {
             "group": about.get("group", ""),
+            "as_paper": same,
             "published": published,
             "corrected": published if math.isnan(published) else corrected(published),
             "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
@@ -176,11 +189,34 @@ def _training(group: Records) -> dict[str, float]:
     epochs = len(group[0]["history"])
     if not epochs:
         return {"epochs": 0, "trained": math.nan, "rise": math.nan}
-    ends, before = (
-        mean_sd([100 * record["history"][i - 1]["train_accuracy"] for record in group])[0]
-        for i in (epochs, max(1, epochs * 3 // 4))
-    )
-    return {"epochs": epochs, "trained": ends, "rise": ends - before}
+    curves = [[100 * epoch["train_accuracy"] for epoch in r["history"]] for r in group]
+    trained, rising = (fmean(map(pick, curves)) for pick in (lambda curve: curve[-1], rise))
+    return {"epochs": epochs, "trained": trained, "rise": rising}
+
+
+def rise(curve: list[float]) -> float:
+    """Return by how much a curve rose over the last quarter of its epochs.
+
+    The mean of the last tenth of the epochs minus the mean of the tenth that ends at three quarters
+    of them: a single epoch of a few hundred shapes is too noisy.
+    """
+    tenth, end = max(1, round(len(curve) / 10)), max(1, len(curve) * 3 // 4)
+    return fmean(curve[-tenth:]) - fmean(curve[max(0, end - tenth) : end])
+
+
+def _as_paper(record: dict[str, Any]) -> bool:
+    """Tell whether the paper's figure is of the same task: all labels of ModelNet40."""
+    given, test = record["parameters"], record["data"]["test"]
+    few = given.get("labels_per_class") or given.get("train_shapes")
+    return not few and (test["name"], test["num_shapes"]) == ("modelnet40", TEST_SHAPES)
+
+
+def independent(group: Records) -> Records:
+    """Return a variant's records, or one of them where the seed decides nothing (Point-NN)."""
+    values = [{key: value for key, value in r["metrics"]["probes"].items() if "accuracy" in key}
+              for r in group if "probes" in r["metrics"]]  # fmt: skip
+    fixed = group[0]["parameters"].get("model") == "point_nn" and values
+    return group[:1] if fixed and all(value == values[0] for value in values) else group
 
 
 def probes(found: Records) -> pd.DataFrame:
@@ -189,10 +225,12 @@ def probes(found: Records) -> pd.DataFrame:
     Returns:
         A row a variant with the columns of `accuracy` up to ``significant``, for the linear SVM;
         mean and ``*_sd`` of the heads ``knn``, ``linear``, ``mlp3`` where they were fitted and of
-        few-shot episodes, all in per cent; ``rankme``; ``group``.
+        few-shot episodes, all in per cent; ``labelled``, the shapes with labels; ``rankme``;
+        ``group``.
     """
     rows = {}
-    for name, group, row in _compared(found, "probes", "svm_"):
+    for name, every, row in _compared(found, "probes", "svm_"):
+        group = independent(every)
         measured = [r["metrics"]["probes"] for r in group]
         values = {h: [m[f"{h}_accuracy"] for m in measured if f"{h}_accuracy" in m]
                   for h in _HEADS.values()}  # fmt: skip
@@ -200,9 +238,64 @@ def probes(found: Records) -> pd.DataFrame:
             values[key] = [fold for m in measured for fold in m[key]["folds"]]
         for key in filter(values.get, values):
             row[key], row[f"{key}_sd"] = mean_sd([100 * value for value in values[key]])
+        labelled = group[0]["data"].get("train", {}).get("num_shapes", math.nan)
+        row |= {"labelled": labelled, "seeds": len(group), "as_paper": False}
         rows[name] = row | {"rankme": mean_sd([m["rankme"] for m in measured])[0]}
         rows[name]["group"] = group[0]["run"].get("group", "")
     return _frame(rows)
+
+
+def _svm_or_tuned(found: Records) -> Iterator[tuple[dict[str, Records], dict[str, dict]]]:
+    """Yield variants and their accuracies in per cent by seed: fine-tuned, then linear SVM."""
+    for metric, key in (("test", "accuracy"), ("probes", "svm_accuracy")):
+        groups = variants([r for r in found if key in r["metrics"].get(metric, {})])
+        yield groups, {name: {r["parameters"]["seed"]: 100 * r["metrics"][metric][key]
+                              for r in group} for name, group in groups.items()}  # fmt: skip
+
+
+def direct(found: Records) -> pd.DataFrame:
+    """Compare pre-trainings of `DIRECT` with each other instead of with scratch.
+
+    Returns:
+        A row a pair with the same baseline: ``label``, ``base`` (label of the other), ``group``;
+        ``gain``, ``low``, ``high``, ``verdict`` and ``n`` of `significance.paired_gain`. Pairs with
+        fewer than two common seeds are left out.
+    """
+    named, rows = {r["run"]["hash"]: r["run"]["name"] for r in found}, []
+    for groups, values in _svm_or_tuned(found):
+        of = {(named.get(group[0]["run"].get("parent")), group[0]["run"].get("scratch")): name
+              for name, group in groups.items()}  # fmt: skip
+        for ours, base in DIRECT:
+            for (parent, scratch), name in of.items():
+                if parent != ours or (other := of.get((base, scratch))) is None:
+                    continue
+                gain = paired_gain(values[name], values[other])
+                if gain and gain["n"] > 1:
+                    first = groups[name][0]
+                    row = {"label": label_of(first), "base": label_of(groups[other][0])}
+                    rows.append(row | {"group": first["run"].get("group", "")} | gain)
+    return pd.DataFrame(rows)
+
+
+def unequal_seeds(found: Records) -> list[str]:
+    """Say what gains were over the seeds that all variants have, where some have more."""
+    said = []
+    for groups, values in _svm_or_tuned(found):
+        bases = dict.fromkeys(group[0]["run"].get("scratch") for group in groups.values())
+        for base in bases.keys() & groups.keys():
+            own = [name for name, g in groups.items() if g[0]["run"].get("scratch") == base]
+            seeds = {name: values[name].keys() & values[base].keys() for name in own}
+            common = set.intersection(*map(set, seeds.values()))
+            for name in (name for name in own if len(seeds[name]) > len(common) > 1):
+                gain = paired_gain({s: values[name][s] for s in common}, values[base])
+                form = (
+                    "{n} that all variants have, its gain is {gain:+.2f} [{low:+.2f}, {high:+.2f}]"
+                )
+                text = form.format_map(gain or {})
+                said.append(
+                    f"{label_of(groups[name][0])} has {len(seeds[name])} seeds; over the {text}"
+                )
+    return said
 
 
 def equivalences(found: Records) -> pd.DataFrame:
@@ -214,10 +307,7 @@ def equivalences(found: Records) -> pd.DataFrame:
         of `significance.paired_gain`; ``p`` and ``equivalent`` of `significance.equivalence`.
     """
     rows = []
-    for metric, key in (("test", "accuracy"), ("probes", "svm_accuracy")):
-        groups = variants([r for r in found if key in r["metrics"].get(metric, {})])
-        values = {name: {r["parameters"]["seed"]: 100 * r["metrics"][metric][key] for r in group}
-                  for name, group in groups.items()}  # fmt: skip
+    for groups, values in _svm_or_tuned(found):
         for name, group in groups.items():
             about = group[0]["run"]
             for base in (base for base in about.get("versus", ()) if base in groups):
@@ -317,13 +407,19 @@ _EQUIVALENCE = _VARIANT | {
     "p, two one-sided tests": "{p:.3f}",
     "within the margin": "{said}",
 }
+_DIRECT = _VARIANT | {
+    "against": "{base}",
+    "of": "{group}",
+    "seeds": "{n}",
+    "difference [95 %, over seeds]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}] {verdict}",
+}
 _LEAKAGE = _VARIANT_SEEDS | {
     "constant": "{constant:.4f}",
     "positions of another": "{positions_of_another:.4f}",
     "positions": "{positions:.4f}",
     "full": "{full:.4f}",
-    "explained": "{explained:.1f} %",
-    "leaked": "{leaked:.1f} %",
+    "explained": "{explained_text}",
+    "leaked": "{leaked_text}",
 }
 _PUBLISHED_FILES = _VARIANT_SEEDS | _percent("corrupted", *GROUPS)
 _ROBUSTNESS = {
@@ -369,7 +465,9 @@ def _probe_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
     heads = {head: key for head, key in _HEADS.items() if key in frame}
     heads, few_shot = ({head: f"{{{key}:.2f}} ± {{{key}_sd:.2f}}" for head, key in named.items()}
                        for named in (heads, few_shot))  # fmt: skip
-    columns = _with_gain("encoder", "linear SVM", "untrained") | heads | {"RankMe": "{rankme:.1f}"}
+    columns = {"encoder": "{label}", "labelled shapes": "{labelled:,.0f}"}
+    columns |= _with_gain("encoder", "linear SVM", "untrained") | heads
+    columns |= {"RankMe": "{rankme:.1f}"}
     shown = {f"Frozen encoders on {data}, accuracy %": format_rows(frame, columns)}
     if few_shot:
         title = f"Few-shot, frozen, mean ± sd over episodes: {data}, accuracy %"
@@ -398,6 +496,21 @@ def _equivalence_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return shown
 
 
+def with_share(leaked: pd.DataFrame) -> pd.DataFrame:
+    """Return `means` of leakage with shares only where the autoencoder has learnt (`LEARNT`)."""
+    if leaked.empty:
+        return leaked
+    learnt = leaked["full"] <= LEARNT * leaked["constant"]
+    return leaked.assign(**{key: leaked[key].where(learnt) for key in ("explained", "leaked")})
+
+
+def _leakage_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    shares = {f"{key}_text": ["none" if math.isnan(v) else f"{100 * v:.1f} %" for v in frame[key]]
+              for key in ("explained", "leaked")}  # fmt: skip
+    title = "Leakage: reconstruction by decoders without an encoder"
+    return {title: format_rows(frame.assign(**shares), _LEAKAGE)}
+
+
 def _robustness_tables(frame: pd.DataFrame, title: str, columns: dict) -> dict[str, pd.DataFrame]:
     numbers = frame.select_dtypes("float")
     most = max(int(key.removeprefix("uniform_")) for key in numbers.filter(like="uniform_").columns)
@@ -410,16 +523,21 @@ def power(rows: pd.DataFrame) -> pd.DataFrame:
     """Tabulate as text what the gains of `accuracy` or `probes` could have found.
 
     A row a gain over two seeds or more: standard deviation of the paired difference, the smallest
-    effect found with 80 % power, and the seeds needed for the effects in `CLAIMED`.
+    effect found with 80 % power, and the seeds needed for the effects in `CLAIMED`. These are the
+    paper's, so they stand only in rows of its task, and only where `FEWEST` seeds or more estimate
+    the sd.
     """
     from scipy.stats import t
 
     rows = rows[rows["pairs"].astype(float) > 1]
     seeds = rows["pairs"].astype(float)
     sd = (rows["high"] - rows["low"]) / 2 * seeds**0.5 / t.ppf(0.975, seeds - 1)
-    needed = {f"claim_{i}": [seeds_needed(e, s) for s in sd] for i, e in enumerate(CLAIMED)}
+    shown = rows["as_paper"].astype(bool) & (seeds >= FEWEST)
+    needed = {f"claim_{i}": [str(seeds_needed(e, s)) if show else "" for s, show in zip(sd, shown)]
+              for i, e in enumerate(CLAIMED)}  # fmt: skip
     smallest = [smallest_effect(*pair) for pair in zip(sd, rows["pairs"])]
-    return format_rows(rows.assign(difference=sd, smallest=smallest, **needed), _POWER)
+    columns = {head: form for head, form in _POWER.items() if shown.any() or "claim" not in form}
+    return format_rows(rows.assign(difference=sd, smallest=smallest, **needed), columns)
 
 
 # ---- the whole of a suite ----------------------------------------------------------------------
@@ -454,24 +572,33 @@ def summarize(found: Records) -> Summary:
     restored, leaked, robust, published = (
         means(found, m) for m in ("restoration", "leakage", "robustness", "modelnet40_c")
     )
+    leaked = with_share(leaked)
     shown: dict[str, pd.DataFrame] = {}
     if not fine_tuned.empty:
         shown |= _accuracy_tables(fine_tuned, tested[fine_tuned.index[0]])
     if not frozen.empty:
         shown |= _probe_tables(frozen, tested[frozen.index[0]])
+    if not (pairs := direct(found)).empty:
+        shown["Pre-trainings compared with each other"] = format_rows(pairs, _DIRECT)
     if not (compared := equivalences(found)).empty:
         shown |= _equivalence_tables(compared)
     if not restored.empty:
         shown |= _restoration_tables(restored)
     if not leaked.empty:
-        title = "Leakage: reconstruction by decoders without an encoder"
-        shown[title] = format_rows(scaled(leaked, 100, "explained", "leaked"), _LEAKAGE)
+        shown |= _leakage_tables(leaked)
     if not robust.empty:
         title = "Robustness: 15 corruptions, fewer points, rotations"
         shown |= _robustness_tables(robust, title, _ROBUSTNESS)
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
     notes = notes_of(found, fine_tuned, frozen, restored, robust)
+    if not pairs.empty:
+        notes.append(DIRECT_NOTE)
+    if more := unequal_seeds(found):
+        notes.append(f"Unequal numbers of seeds: {'; '.join(more)}. Seeds that were added after a "
+                     "result was known make it weaker evidence.")  # fmt: skip
+    if not leaked.empty and leaked["leaked"].isna().any():
+        notes.append(LEARNT_NOTE)
     gains = power(pd.concat([fine_tuned, frozen]))
     if set(tested.values()) == {"modelnet40"} and not gains.empty:
         shown["Power of these comparisons, in points of accuracy"] = gains
