@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,19 @@ from serplib.experiments import records, render
 from serplib.experiments.figures import COLORS
 from serplib.experiments.notes import TEST_SHAPES
 from serplib.experiments.suites import experiments_folder
-from serplib.experiments.tables import format_rows, label_of
+from serplib.experiments.tables import format_rows, independent, label_of, variants
 
 GOALS, MOST = (80, 85, 88), 5  # per cent, and entries of each
+LONG = 5  # minutes
 KINDS = ("no training", "frozen encoder", "from scratch", "pre-trained and fine-tuned")
+_NETWORKS = {"pointnet": "PointNet", "transformer": "Transformer", "vasp": "VASP"}
 _ACCURACY = ("accuracy", "svm_accuracy", "memory_accuracy")  # the first that a record has
 _COLUMNS = {
     "variant": "{label}",
     "network": "{model}",
     "accuracy, %": "{mean:.2f} ± {sd:.2f}",
     "seeds": "{seeds}",
+    "labelled shapes": "{labelled:,.0f}",
     "CPU minutes": "{minutes:.1f}",
     "command": "{command}",
     "record": "`{file}`",
@@ -39,18 +43,20 @@ def entries() -> pd.DataFrame:
     Returns:
         A row a variant, fastest first, with the fields of `_COLUMNS`, ``kind`` (one of `KINDS`) and
         ``few`` (whether it had few labels); ``minutes`` of one core, the median over seeds, count
-        the pre-training.
+        the pre-training, and ``slowest`` is the largest over the smallest of a variant's seeds.
     """
     paths = sorted(records.results_folder().glob("*.json"))
     found = {path.name: records.read_json(path).get("records", []) for path in paths}
     every = {r["run"]["hash"]: r for runs in found.values() for r in runs}
-    rows = [_row(r, every) | {"file": name} for name, runs in found.items() for r in runs]
+    rows = [_row(r, every) | {"file": name} for name, runs in found.items()
+            for group in variants(runs).values() for r in independent(group)]  # fmt: skip
     groups = pd.DataFrame(rows).dropna(subset="accuracy").groupby(["file", "name"], sort=False)
     # The median, because other programs have slowed the runs of some seeds.
-    minutes = groups["minutes"].median()
+    minutes, least = groups["minutes"].median(), groups["minutes"].min()
     table = groups.last().assign(
         mean=groups["accuracy"].mean(), minutes=minutes, sd=groups["accuracy"].std(),
         seeds=groups.size(), first=groups["hash"].first(),
+        slowest=groups["minutes"].max() / least.where(least > 0),
     )  # fmt: skip
     table = table.sort_values("seeds", ascending=False, kind="stable")
     return table.drop_duplicates("first").sort_values("minutes").reset_index()  # shared runs once
@@ -72,6 +78,8 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
     command = f"`serp run {run['suite']} --profile {run['profile']}`"
     if not (experiments_folder() / "suites" / f"{run['suite']}.yaml").is_file():
         command = "an older suite: the settings are in the record"
+    labelled = [record["data"][part]["num_shapes"] for part in ("train", "valid")
+                if part in record["data"]]  # fmt: skip
     tuned, pretrained = "test" in record["metrics"], parameters.get("pretrained", False)
     return {
         **{key: run[key] for key in ("name", "hash")},
@@ -80,12 +88,24 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
         "model": parameters["model"],
         "kind": KINDS[2 * tuned + pretrained],
         "few": bool(parameters.get("labels_per_class")),
+        "labelled": sum(labelled),
         "accuracy": values[0] if values else None,
         "minutes": minutes,
         "commit": (environment["git"]["revision"] or "unknown")[:10],
         "date": record["finished"][:10],
         "device": environment["device"],
     }
+
+
+def _said(row: pd.Series) -> str:
+    """Name a variant in words."""
+    network, label = _NETWORKS.get(row["model"]), row["label"]
+    if row["kind"] == KINDS[0]:
+        return f"SVM on an untrained {network} encoder" if network else str(label)
+    return {
+        KINDS[1]: f"SVM on a frozen {network} encoder: {label}",
+        KINDS[2]: f"{network} from scratch: {label}",
+    }.get(row["kind"], f"fine-tuned {network}: {label}")
 
 
 def leaderboard() -> str:
@@ -95,16 +115,21 @@ def leaderboard() -> str:
         rows = found[found["mean"] >= goal].head(MOST)
         lines += [f"**{goal} %**", "", render.table_to_markdown(format_rows(rows, _COLUMNS)), ""]
         first = rows.iloc[0]
-        road = f"{first['model']}, {first['label']}, {first['minutes']:.1f} minutes"
-        roads.append(f"to {goal} % {road}")
-    answer = f"The fastest roads, of {len(found)} variants, are {'; '.join(roads)}."
-    return "\n".join([f"As of {found['date'].max()}.", "", answer, "", *lines])
+        roads.append(f"To {goal} %: {_said(first)}, {first['minutes']:.1f} minutes.")
+    answer = f"Fastest of {len(found)} variants. {' '.join(roads)}"
+    spread, long = found["slowest"].max(), found[found["minutes"] > LONG]["slowest"].max()
+    warning = (
+        "The minutes depend on the machine and on its load: runs that are equal but for the seed "
+        f"differ by up to a factor of {spread:.1f}, and by {long:.1f} where their median is above "
+        f"{LONG} minutes. The order of variants within such a factor means nothing."
+    )
+    return "\n".join([f"As of {found['date'].max()}.", "", answer, "", warning, "", *lines])
 
 
 def digest(found: pd.DataFrame) -> str:
     """Return the start of the sha256 of what the figure shows."""
-    shown = found[["label", "kind", "few", "mean", "minutes"]].to_csv(float_format="%.3f")
-    return hashlib.sha256(shown.encode()).hexdigest()[:16]
+    shown = found[["label", "kind", "few", "labelled", "mean", "minutes"]]
+    return hashlib.sha256(shown.to_csv(float_format="%.3f").encode()).hexdigest()[:16]
 
 
 def draw(path: Path) -> None:
@@ -112,21 +137,27 @@ def draw(path: Path) -> None:
     from matplotlib.figure import Figure
 
     found = entries()
-    figure = Figure(figsize=(11, 5.5), layout="constrained")
+    figure = Figure(figsize=(11, 7.5), layout="constrained")
     axes = figure.subplots()
-    for (kind, few), rows in found.groupby(["kind", "few"]):
+    every = found["labelled"].max()
+    part = found.assign(part=(found["labelled"] < every) & ~found["few"].astype(bool))
+    for (kind, few, some), rows in part.groupby(["kind", "few", "part"]):
         color = COLORS[KINDS.index(kind)]
-        axes.scatter(rows["minutes"], rows["mean"], s=30, edgecolors=color,
-                     color="none" if few else color,
-                     label=f"{kind}, few labels" if few else kind)  # fmt: skip
+        size = ", few labels" if few else ""
+        size = f", {int(rows['labelled'].max()):,} labels" if some else size
+        axes.scatter(rows["minutes"], rows["mean"], s=40, edgecolors=color,
+                     color="none" if few else color, marker="^" if some else "o",
+                     label=f"{kind}{size}")  # fmt: skip
     best = found[found["mean"] > found["mean"].cummax().shift(fill_value=0.0)]
     axes.step(best["minutes"], best["mean"], where="post", color=COLORS[-1], lw=1, zorder=0)
     for number, (_, row) in enumerate(best.iterrows(), start=1):
-        axes.annotate(str(number), (row["minutes"], row["mean"]), (-9, 3), fontsize=8,
-                      textcoords="offset points")  # fmt: skip
-        axes.plot([], [], " ", label=f"{number}: {row['model']}, {row['label']}")
+        above = 6 + 12 * (number % 3)  # neighbours stand at three heights
+        axes.annotate(str(number), (row["minutes"], row["mean"]), (0, above), fontsize=10,
+                      textcoords="offset points", ha="center")  # fmt: skip
+        axes.plot([], [], " ", label=textwrap.fill(f"{number}: {_said(row)}", 46))
     axes.set(xscale="log", xlabel="CPU minutes of one core, pre-training included",
              ylabel="accuracy on ModelNet40, %")  # fmt: skip
     axes.set_xticks(ticks := (0.5, 1, 2, 5, 10, 20), list(map(str, ticks)))
-    figure.legend(frameon=False, fontsize=7, loc="outside right upper")
+    axes.set_ylim(top=95)
+    figure.legend(frameon=False, fontsize=9, loc="outside right upper")
     figure.savefig(path, dpi=100, metadata={"Description": digest(found)})

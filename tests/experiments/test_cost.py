@@ -86,7 +86,16 @@ def test_each_goal_lists_the_fastest_first(committed):
             for goal, table in zip(tables[1::2], tables[2::2])}  # fmt: skip
     assert rows == {"80 %": ["weak", "fast", "slow"], "85 %": ["fast", "slow"],
                     "88 %": ["fast", "slow"]}  # fmt: skip
-    assert "to 80 % transformer, weak, 1.0 minutes; to 85 % transformer, fast, " in tables[0]
+    assert "To 80 %: Transformer from scratch: weak, 1.0 minutes. To 85 %: " in tables[0]
+
+
+def test_the_page_says_how_much_equal_runs_differ(committed):
+    """Two seeds of 2 and 7 minutes; one that took no time has no ratio."""
+    found = committed(a=[record("x", 0, minutes=2), record("x", 1, minutes=7),
+                         record("y", minutes=0), record("z", 0, minutes=6),
+                         record("z", 1, minutes=9)])  # fmt: skip
+    assert found["slowest"]["x"] == 3.5 and found["slowest"]["y"] != found["slowest"]["y"]
+    assert "differ by up to a factor of 3.5, and by 1.5 where" in cost.leaderboard()
 
 
 def test_the_page_and_its_figure_are_those_of_the_records():
