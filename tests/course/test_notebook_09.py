@@ -68,3 +68,32 @@ def test_the_prose_says_what_the_records_say():
     rank = tables.probes(found)["rankme"]
     for name in ("probe-serp", "probe-strong"):
         assert rank[name] > rank["probe-untrained"]
+
+
+def test_the_prose_of_longer_fine_tuning_says_what_the_records_say():
+    eight = records.read_suite("eight-laptop")["records"]
+    tuned, frozen = tables.accuracy(eight), tables.probes(eight)
+    assert (tuned.loc[["eight-scratch", "eight-affine", "eight-serp"], "rise"] > 1).all()
+    assert tuned.verdict["eight-affine"] == "significant gain"
+    assert tuned.verdict["eight-serp"] == "not significant"
+    assert frozen["mean"]["eight-point-nn"] > frozen["mean"]["eight-frozen-affine"]
+    few = tables.accuracy(records.read_suite("fewshot-laptop")["records"])["mean"]
+    assert tuned["mean"]["eight-scratch"] > few["eight-strong"], "scratch is a weak baseline"
+    restored = tables.means(eight, "restoration")
+    ratio = restored["restored"] / restored["copy_input"]
+    assert ratio["pretrain-affine"] < 0.5 and ratio["pretrain-serp"] > 2
+
+
+def test_the_prose_of_24_epochs_says_what_the_records_say():
+    """Two gains of SeRP are 0, and the first three seeds of affine maps do not exclude zero."""
+    found = records.read_suite("epochs-laptop")["records"]
+    tuned = tables.accuracy(found)
+    assert (tuned.loc[["scratch-24", "affine-24", "serp-24"], "rise"] > 1).all()
+    runs = tables.variants(found)
+    hits = {name: [round(2468 * r["metrics"]["test"]["accuracy"]) for r in runs[name]][:3]
+            for name in ("scratch-24", "serp-24")}  # fmt: skip
+    assert sum(a == b for a, b in zip(*hits.values())) == 2 and tuned.pairs["serp-24"] == 3
+    (line,) = tables.unequal_seeds(found)
+    assert "[-0" in line and tuned.verdict["affine-24"] == "significant gain"
+    pairs = tables.direct(found).query("base.str.startswith('SeRP, as')").set_index("group")
+    assert pairs.verdict["24 epochs"] == "significant gain" and pairs.low["24 epochs"] < 0.1
