@@ -36,6 +36,7 @@ ARITHMETIC = {
     "10_leakage_and_beyond": {"60", "90", "3.3"},  # mask ratios; a section
     # 2^-7, bfloat16 near 1; a step, a loss of notebook 04; 2^-8 in per cent; twice 0.81
     "A_engineering": {"0.008", "0.001", "0.4", "1.6"},
+    "B_bottlenecks": {"0.08"},  # three times the p value in the table
     "11_results": {"0.04", "57.14", "50"},  # 100/2468; 4/7; power without t(0.8)
 }
 
