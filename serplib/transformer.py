@@ -25,8 +25,9 @@ class TransformerConfig:
         dim: d, width of tokens, positions and decoder.
         latent_dim: l, width of the latent tokens.
         encoder_depth, decoder_depth: number of blocks; the paper says "standard Transformers" and
-            "asymmetric", the counts are those of the authors' code. So are the heads:
-        encoder_heads, decoder_heads: attention heads per block.
+            "asymmetric", the counts of blocks are those of the authors' code.
+        encoder_heads, decoder_heads: attention heads per block; 64 features a head, as in the
+            authors' code (6 heads of 384; here the encoder is 768 wide).
         mlp_ratio: width of a block's hidden layer, in widths of the block.
         qkv_bias: bias of the query, key and value projections.
         drop_path: largest probability of skipping a residual branch; it rises linearly with depth.
@@ -38,8 +39,8 @@ class TransformerConfig:
         cls_std, cls_position_std, token_widths: see `patches.Embedding`.
         head: ``"token"``, one fully connected layer per token (Eq. 10), or ``"pair"``, a
             convolution of kernel 2: patch i comes from tokens i-1 and i (the authors' code).
-        loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over all patches laid
-            on top of each other (the authors' code), which ignores which patch is which.
+        loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over the union of all
+            patches in their own frames (the authors' code); it does not distinguish the patches.
         pooling: features for classification: ``"cls"``, or ``"cls_max"``, [CLS; max over patches].
     """
 
@@ -165,7 +166,7 @@ class TransformerEncoder(nn.Module):
         self.feature_dim = config.latent_dim * (2 if config.pooling == "cls_max" else 1)
 
     def patches(self, points: Tensor, clean: Tensor | None = None) -> Patches:
-        """Cut clouds ``(B, N, 3)`` into patches; ``clean`` are their clean twins."""
+        """Cut clouds ``(B, N, 3)`` into patches; ``clean`` are their clean partners."""
         c = self.config
         return make_patches(points, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame)
 
@@ -263,15 +264,12 @@ class SerpTransformer(nn.Module):
             raise ValueError(f"centers is {centers!r}, wanted 'corrupted' or 'clean'")
         if centers == "clean" and clean is None:
             raise ValueError("centers='clean' needs the clean clouds")
-        predicted, patches = self(perturbed, perturbed if clean is None else clean)
-        if self.config.target_frame != "own":
-            origin, scale = patches.origin, patches.scale
-        else:  # the target's frame is unknown at test time: use the input's
-            own = self.encoder.patches(perturbed)
-            origin, scale = own.origin, own.scale
+        predicted, patches = self(perturbed)  # without the clean clouds: in the input's frame
+        origin = patches.origin  # (B, c, 1, 3)
         if centers == "clean" and self.config.target_frame != "cloud":
-            origin = origin + (patches.clean_centers - patches.centers)[:, :, None]
-        return stitch(predicted, origin, scale)
+            true = self.encoder.patches(perturbed, clean).clean_centers  # (B, c, 3)
+            origin = origin + (true - patches.centers)[:, :, None]
+        return stitch(predicted, origin, patches.scale)
 
 
 def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Tensor:
