@@ -333,6 +333,8 @@ def test_loss_patch_takes_the_mean_over_patches():
     assert patch_chamfer(a, b).equal(patch_chamfer(a, b, "patch"))
     union = chamfer_l2(a.reshape(2, 12, 3), b.reshape(2, 12, 3))
     torch.testing.assert_close(patch_chamfer(a, b, "union"), union)
+    with pytest.raises(ValueError, match="loss is 'unoin', wanted 'patch' or 'union'"):
+        patch_chamfer(a, b, "unoin")
 
 
 def test_loss_union_is_blind_to_which_patch_is_which():
