@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib.geometry import chamfer_l2
+from serplib.geometry import at_least_float32, chamfer_l2
 from serplib.validation import check_fields, expect
 
 
@@ -155,20 +155,15 @@ class SerpPointNet(nn.Module):
         batch, num_points, _ = perturbed.shape
         expect(clean, f"{batch} {num_points} 3", "clean")
         expect(touched, f"{batch} {num_points}", "touched", floats=False)
-        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision to float32
-        logits, predicted = logits.to(dtype), predicted.to(dtype)
-        weights = torch.tensor(self.config.class_weights, device=logits.device, dtype=dtype)
+        logits, predicted = at_least_float32(logits), at_least_float32(predicted)
+        weights = logits.new_tensor(self.config.class_weights)  # (2,)
         classification = F.cross_entropy(logits.mT, touched.long(), weights)  # of (B, 2, N)
         if self.config.task == "delta":
             reconstruction = F.mse_loss(predicted, clean - perturbed)
         else:
             reconstruction = chamfer_l2(predicted, clean)
         total = self.config.alpha_cls * classification + self.config.alpha_rec * reconstruction
-        return {
-            "total": total,
-            "classification": classification,
-            "reconstruction": reconstruction,
-        }
+        return {"total": total, "classification": classification, "reconstruction": reconstruction}
 
     @torch.no_grad()
     def restore(self, perturbed: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ class Optim:
         final_lr: learning rate at the end of ``"cosine"``.
         weight_decay: AdamW's, on every parameter.
         schedule: ``"cosine"``, or ``"step"``: times ``step_gamma`` every ``step_epochs`` epochs.
-        warmup_epochs: epochs in which the rate rises from 0; may be a fraction.
+        warmup_epochs: epochs over which the rate rises linearly to ``lr``; may be a fraction.
         clip_norm: largest norm of the whole gradient; None for no clipping.
     """
 
