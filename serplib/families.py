@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from annotated_types import Lt
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from serplib.geometry import gather, knn
-from serplib.validation import check_fields, expect
+from serplib.validation import Share, check_fields, expect
 
 Map = Literal["rotate_z", "rotate", "reflect", "scale", "shear", "translate"]
-Share = Annotated[NonNegativeFloat, Lt(1)]
 
 
 class Changed(NamedTuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,15 +32,17 @@ class PointNetConfig:
             0.25 and 0.75).
     """
 
-    widths: tuple[int, int, int] = (64, 128, 1024)
-    decoder_widths: tuple[int, int, int, int] = (512, 256, 128, 128)
-    transform_widths: tuple[int, int, int, int, int] = (64, 128, 1024, 512, 256)
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 1024)
+    decoder_widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (512, 256, 128, 128)
+    transform_widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (
+        64, 128, 1024, 512, 256,
+    )  # fmt: skip
     input_transform: bool = True
     feature_transform: bool = True
     task: Literal["delta", "cdl2"] = "delta"
     alpha_cls: NonNegativeFloat = 0.001
     alpha_rec: NonNegativeFloat = 1.5
-    class_weights: tuple[float, float] = (1.0, 1.0)
+    class_weights: tuple[NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_fields(self)

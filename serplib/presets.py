@@ -16,7 +16,7 @@ from serplib.point_mae import PointMAEConfig
 from serplib.pointnet import PointNetConfig
 from serplib.pretext import Augmentation, Corruption
 from serplib.transformer import TransformerConfig
-from serplib.validation import check_field, check_fields
+from serplib.validation import Share, check_field, check_fields
 from serplib.vasp import VaspConfig
 
 
@@ -69,9 +69,9 @@ class Finetune:
 
     optim: Optim = Optim(lr=1e-4, weight_decay=1e-3)
     head_widths: tuple[PositiveInt, ...] = (256, 256)
-    dropout: NonNegativeFloat = 0.5
+    dropout: Share = 0.5
     augment: Augmentation = "none"
-    label_smoothing: NonNegativeFloat = 0.0
+    label_smoothing: Share = 0.0
     freeze: bool = False
 
     def __post_init__(self) -> None:

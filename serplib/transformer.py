@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from serplib.geometry import chamfer_l2
 from serplib.patches import Embedding, Patches, make_patches, stitch
-from serplib.validation import check_fields, expect
+from serplib.validation import Share, check_fields, expect
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TransformerConfig:
     decoder_heads: PositiveInt = 6
     mlp_ratio: PositiveInt = 4
     qkv_bias: bool = True
-    drop_path: NonNegativeFloat = 0.0
+    drop_path: Share = 0.0
     encoder_norm: bool = True
     fusion: Literal["concat", "add"] = "concat"
     positions_every_block: bool = False
@@ -70,13 +70,15 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.drop_path >= 1:
-            raise ValueError(f"drop_path is {self.drop_path}: must be below 1")
         if (self.fusion == "add") != self.positions_every_block:
             raise ValueError(
                 f"fusion is {self.fusion!r} and positions_every_block {self.positions_every_block}:"
                 " 'add' needs positions_every_block=True, 'concat' needs False"
             )
+        encoder_width = self.dim if self.fusion == "add" else 2 * self.dim
+        for part, width in (("encoder", encoder_width), ("decoder", self.dim)):
+            if width % (heads := getattr(self, f"{part}_heads")):
+                raise ValueError(f"{part}_heads is {heads}: must divide the {part}'s width {width}")
 
 
 class Attention(nn.Module):
