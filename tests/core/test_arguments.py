@@ -176,8 +176,8 @@ OTHERS = {
         torch.ones(5, 3),
         (torch.ones(5), torch.ones(0, 3), torch.ones(5, 0), torch.ones(5, 3).long(), None),
     ),
-    "feature_variance": (
-        probes.feature_variance,
+    "feature_spread": (
+        probes.feature_spread,
         torch.ones(5, 3),
         (torch.ones(5), torch.ones(1, 3), torch.ones(5, 0), torch.ones(5, 3).long(), None),
     ),
