@@ -91,8 +91,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
 def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """Find the k nearest points of each query, nearest first (Eq. 3).
 
-    A query that is one of the points is its own first neighbour, unless a copy of it has a lower
-    index.
+    One of the points is its own first neighbour, unless a copy of it has a lower index.
 
     Args:
         queries: ``(B, Q, 3)``.

@@ -49,11 +49,7 @@ class Perturbation:
         check_fields(self)
 
     def pick_centers(self, points: Tensor, generator: torch.Generator) -> Tensor:
-        """Draw patch centres of clouds: ``(B, num_patches)`` int64, distinct within a cloud.
-
-        Raises:
-            ValueError: as `Perturbation.__call__`.
-        """
+        """Draw patch centres of clouds: ``(B, num_patches)`` int64, distinct within a cloud."""
         expect(points, "B N 3")
         batch, num_points, _ = points.shape
         if max(self.num_patches, self.patch_size) > num_points:

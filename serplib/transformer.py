@@ -280,9 +280,6 @@ def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Te
     Args:
         predicted, targets: ``(B, c, n, 3)``; n may differ.
         loss: ``"patch"``, the mean over patches, or ``"union"``, of all patches as one cloud.
-
-    Raises:
-        ValueError: an unknown ``loss``, or wrong shapes.
     """
     if loss not in ("patch", "union"):
         raise ValueError(f"loss is {loss!r}, wanted 'patch' or 'union'")

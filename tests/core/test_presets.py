@@ -286,24 +286,12 @@ def test_build_takes_what_yaml_and_json_give():
         ({"vasp.bottleneck": "dvae", "vasp.temperature": 0.01}, "final one not above the first"),
         ({"vasp.bottleneck": "vae", "vasp.rate": 3.0, "vasp.free_bits": 0.1}, r"rate is 3\.0"),
         ({"transformer.drop_path": 1.0}, r"drop_path is 1\.0: must be less than 1"),
-        (
-            {"transformer.encoder_heads": 7},
-            "encoder_heads is 7: must divide the encoder's width 76",
-        ),
-        (
-            {"transformer.decoder_heads": 5},
-            "decoder_heads is 5: must divide the decoder's width 38",
-        ),
-        (
-            {"pointnet.class_weights": [-1, 1]},
-            "class_weights is .*: item 0: must be greater than or",
-        ),
+        ({"transformer.encoder_heads": 7}, "encoder_heads is 7: must divide .* width 768"),
+        ({"transformer.decoder_heads": 5}, "decoder_heads is 5: must divide .* width 384"),
+        ({"pointnet.class_weights": [-1, 1]}, "class_weights is .*: item 0: must be greater"),
         ({"pointnet.widths": [8, 0, 5]}, "widths is .*: item 1: must be greater than 0"),
-        (
-            {"pointnet.decoder_widths": [8, 8, 8, -1]},
-            "widths is .*: item 3: must be greater than 0",
-        ),
-        ({"pointnet.transform_widths": [0, 8, 8, 8, 8]}, "widths is .*: item 0: must be greater"),
+        ({"pointnet.decoder_widths": [8, 8, 8, -1]}, "item 3: must be greater than 0"),
+        ({"pointnet.transform_widths": [0, 8, 8, 8, 8]}, "item 0: must be greater than 0"),
     ],
 )
 def test_build_names_what_is_wrong(changes, message):
@@ -322,10 +310,7 @@ def test_an_unknown_preset_and_model_are_named():
 def test_groups_check_themselves():
     for call, message in (
         (lambda: Optim(schedule="poly"), "schedule is 'poly'"),
-        (lambda: Optim(epochs=0), "epochs is 0"),
         (lambda: Corruption(augment="mirror"), "augment is 'mirror'"),
-        (lambda: Corruption(subsample="grid"), "subsample is 'grid'"),
-        (lambda: Finetune(augment="mirror"), "augment is 'mirror'"),
         (lambda: Finetune(head_widths=(64, 0)), r"head_widths is \(64, 0\): item 1: must be gr"),
         (lambda: Finetune(Optim(lr=True)), "lr is True: must be a valid number"),
         (lambda: Corruption(Corruption()), "perturbation is Corruption.* must be an instance of"),

@@ -528,16 +528,6 @@ def test_clean_centers_hand_the_true_ones_over():
     )
 
 
-@pytest.mark.parametrize(("normalize", "frame"), OWN_FRAMES)
-def test_clean_centers_move_each_patch_by_the_true_shift(normalize, frame):
-    perturbed, clean, _ = twins()
-    model = tiny(normalize=normalize, target_frame=frame)
-    p = model.encoder.patches(perturbed, clean)
-    shift = model.restore(perturbed, clean, centers="clean") - model.restore(perturbed)
-    wanted = (p.clean_centers - p.centers)[:, :, None].expand(-1, -1, 7, -1).flatten(1, 2)
-    torch.testing.assert_close(shift, wanted, rtol=0, atol=1e-6)
-
-
 def test_restore_names_what_is_wrong():
     perturbed, *_ = twins()
     with pytest.raises(ValueError, match="centers is 'true', wanted 'corrupted' or 'clean'"):
