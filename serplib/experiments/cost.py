@@ -13,7 +13,8 @@ from serplib.experiments import records, render
 from serplib.experiments.figures import COLORS
 from serplib.experiments.notes import TEST_SHAPES
 from serplib.experiments.suites import experiments_folder
-from serplib.experiments.tables import format_rows, independent, label_of, variants
+from serplib.experiments.summaries import format_rows
+from serplib.experiments.tables import independent, label_of, variants
 
 GOALS, MOST = (80, 85, 88), 5  # per cent, and entries of each
 LONG = 5  # minutes

@@ -26,7 +26,7 @@ from serplib import accel, presets
 from serplib.classifier import Classifier, autoencoder
 from serplib.experiments import records, render, suites, workload
 from serplib.experiments.suites import Run
-from serplib.experiments.tables import format_rows
+from serplib.experiments.summaries import format_rows
 from serplib.pretext import Corruption, Pretext
 
 GIB = 2**30

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from serplib.experiments.render import counted
-from serplib.experiments.tables import Summary, format_rows, scaled
+from serplib.experiments.summaries import Summary, format_rows, scaled
 
 MOST = 3  # sentences, and variants named in one of them
 _COMPARED = {

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from serplib.experiments.tables import Summary
+from serplib.experiments.summaries import Summary
 
 RESTORED = "Held-out clouds, clean, corrupted and restored: "  # pictures that open a report
 

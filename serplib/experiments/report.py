@@ -14,14 +14,8 @@ import pandas as pd
 
 from serplib.experiments import cost, findings, records, render
 from serplib.experiments.figures import draw
-from serplib.experiments.tables import (
-    Records,
-    Summary,
-    accuracy,
-    format_rows,
-    probes,
-    summarize,
-)
+from serplib.experiments.summaries import Summary, format_rows, summarize
+from serplib.experiments.tables import Records, accuracy, probes
 
 README_COLUMNS = {
     "variant": "{label}",

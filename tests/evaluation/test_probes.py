@@ -13,7 +13,7 @@ from serplib.classifier import autoencoder
 from serplib.data import load
 from serplib.data.common import Clouds
 from serplib.evaluation import probes, significance
-from serplib.experiments import runner, suites, tables
+from serplib.experiments import runner, suites, summaries, tables
 from serplib.experiments.records import unpack_bits
 from serplib.presets import build
 from serplib.seeding import named_generator
@@ -309,7 +309,7 @@ def test_probe_rows_pair_with_the_untrained_encoder():
     assert rows.pairs["serp"] == 2 and rows.gain["serp"] == pytest.approx(30)
     assert rows.significant["serp"] == 2  # 12 gained, none lost: p = 2 / 2^12
     assert rows.shapes_low["serp"] < 30 < rows.shapes_high["serp"]
-    ((title, shown),) = tables.summarize(found).tables.items()
+    ((title, shown),) = summaries.summarize(found).tables.items()
     assert "objects" in title
     assert shown.loc[1].tolist()[-3:] == ["2 of 2 seeds", "40.00 ± 0.00", "3.0"]
 

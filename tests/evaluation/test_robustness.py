@@ -11,7 +11,7 @@ from serplib.data.common import Clouds
 from serplib.data.modelnet import CLASSES
 from serplib.evaluation import robustness
 from serplib.evaluation.corruptions import CORRUPTIONS, fit_box, swap_up
-from serplib.experiments import pipelines, tables
+from serplib.experiments import pipelines, summaries
 from serplib.geometry import squared_distances
 from serplib.seeding import named_generator
 
@@ -286,7 +286,7 @@ def test_files_and_our_own_corruptions_stand_in_different_tables():
     ours |= {f"points_{n}": 0.4 for n in robustness.POINTS}
     ours |= {"rotated_z": 0.3, "rotated_so3": 0.1}
     files = {f"{name}_1": 0.25 for name in CORRUPTIONS}
-    found = tables.summarize([recorded({"robustness": ours, "modelnet40_c": files})])
+    found = summaries.summarize([recorded({"robustness": ours, "modelnet40_c": files})])
     (title, own), (other, published) = found.tables.items()
     assert title.startswith("Robustness") and other.startswith("ModelNet40-C, its own files")
     assert own.loc[0, "corrupted"] == "50.0" and own.loc[0, "clean, in the box"] == "70.0"
@@ -296,7 +296,7 @@ def test_files_and_our_own_corruptions_stand_in_different_tables():
 
 def test_a_record_of_the_uncorrected_corruptions_is_marked():
     old = {f"{name}_1": 0.5 for name in CORRUPTIONS} | {"clean": 0.9, "files": 0.0}
-    found = tables.summarize([recorded({"robustness": old})])
+    found = summaries.summarize([recorded({"robustness": old})])
     assert any("Run the suite again" in note for note in found.notes)
 
 
@@ -304,7 +304,7 @@ def test_few_shot_episodes_within_the_test_split_are_marked():
     kept = {"svm_accuracy": 0.5, "svm_correct": "3", "rankme": 1.0, "feature_variance": 1.0}
     folds = {"accuracy": 0.5, "sd": 0.1, "folds": [0.4, 0.6]}
     for key, marked in (("few_shot_5_way_10_shot", True), ("few_shot_5w10s", False)):
-        found = tables.summarize([recorded({"probes": kept | {key: folds}})])
+        found = summaries.summarize([recorded({"probes": kept | {key: folds}})])
         assert any("not comparable" in note for note in found.notes) is marked
         shown = next(frame for title, frame in found.tables.items() if "Few-shot" in title)
         assert shown.columns[-1] == ("5 way 10 shot" if marked else "5w10s")

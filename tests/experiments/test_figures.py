@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from serplib.evaluation.corruptions import CORRUPTIONS
 from serplib.evaluation.robustness import POINTS
-from serplib.experiments import figures, findings, records, report, tables
+from serplib.experiments import figures, findings, records, report, summaries, tables
 
 FEW = records.read_suite("fewshot-laptop")["records"]
 
@@ -154,7 +154,7 @@ def test_restoration_against_a_value_that_moves_nothing_has_no_ratio():
 
 
 def test_the_table_of_robustness(robust):
-    summary = tables.summarize(robust)
+    summary = summaries.summarize(robust)
     title, table = next(t for t in summary.tables.items() if t[0].startswith("Robustness"))
     assert "severities 1 to 5" in title and table.shape == (1, 14)
     wanted = ["3", "90.0", "88.0", *["30.0"] * 4, "50.0", "25.0", "12.5", "6.2", "50.0", "40.0"]

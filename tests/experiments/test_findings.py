@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from test_tables import record
 
-from serplib.experiments import findings, records, render, report, tables
+from serplib.experiments import findings, records, render, report, summaries
 
 COMMITTED = sorted(path.stem for path in records.results_folder().glob("*-*.json")
                    if "records" in records.read_json(path))  # fmt: skip
@@ -17,7 +17,7 @@ def told(*rows: tuple[str, list[float]]) -> list[str]:
     base = {"scratch": rows[0][0]}
     found = [record(name, seed, accuracy, **(base if name != rows[0][0] else {}))
              for name, accuracies in rows for seed, accuracy in enumerate(accuracies)]  # fmt: skip
-    return findings.sentences(tables.summarize(found))
+    return findings.sentences(summaries.summarize(found))
 
 
 def test_significant_gains_and_losses_are_named_with_their_size():
@@ -62,7 +62,7 @@ def restored(name: str, seed: int, ours: float, copy: float) -> dict:
 def test_restoration_is_compared_with_copying_over_seeds():
     found = [restored("good", 0, 0.002, 0.004), restored("good", 1, 0.004, 0.004)]
     found += [restored("bad", seed, 0.008, 0.004) for seed in (0, 1)]
-    summary = tables.summarize(found)
+    summary = summaries.summarize(found)
     assert findings.sentences(summary) == [
         "Restoration better than copying the input: 1 of 2 autoencoders; the best is good with "
         "30.0 against 40.0 (Chamfer x 10,000)."
@@ -77,7 +77,7 @@ def test_restoration_is_compared_with_copying_over_seeds():
 
 @pytest.mark.parametrize("name", COMMITTED)
 def test_the_end_of_a_run_fits_eighty_columns_and_breaks_no_word(name):
-    summary = tables.summarize(records.read_suite(name)["records"])
+    summary = summaries.summarize(records.read_suite(name)["records"])
     text = report.Report(Path("runs/x/report.html"), summary, []).closing(80)
     assert max(map(len, text.splitlines())) <= 80
     assert text.endswith("\nReport: runs/x/report.html")

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from serplib.evaluation import significance
-from serplib.experiments import notes, records, render, report, tables
+from serplib.experiments import notes, records, render, report, summaries, tables
 
 
 def record(name, seed, accuracy, **run):
@@ -67,7 +67,7 @@ def test_the_papers_figures_stand_beside_its_own_task_only(task):
         found[0]["data"]["test"] |= {"name": "modelnet40", "num_shapes": notes.TEST_SHAPES}
     few = {"few labels": {"labels_per_class": 8}, "few shapes": {"train_shapes": 4000}}
     found[0]["parameters"] |= few.get(task, {"labels_per_class": 0, "train_shapes": 0})
-    (shown,) = tables.summarize(found).tables.values()
+    (shown,) = summaries.summarize(found).tables.values()
     assert ("paper, ModelNet40" in shown) == (task == "as the paper")
 
 
@@ -84,7 +84,7 @@ def test_one_noisy_epoch_does_not_decide_whether_training_has_converged():
     found = [record(name, 0, 0.5) for name in curves]
     for one, curve in zip(found, curves.values()):
         one["history"] = [{"train_accuracy": value / 100} for value in curve]
-    (note,) = [n for n in tables.summarize(found).notes if n.startswith("Not converged")]
+    (note,) = [n for n in summaries.summarize(found).notes if n.startswith("Not converged")]
     assert "rising" in note and "flat" not in note
 
 
@@ -105,7 +105,7 @@ def test_pre_trainings_are_compared_with_each_other():
     (row,) = rows.itertuples()
     assert (row.label, row.base, row.n) == ("all-affine", "all-serp", 2)
     assert row.gain == pytest.approx(3.75)
-    summary = tables.summarize(paired())
+    summary = summaries.summarize(paired())
     shown = summary.tables["Pre-trainings compared with each other"]
     assert shown.iloc[0, 4].startswith("+3.75 [") and notes.DIRECT_NOTE in summary.notes
     assert tables.direct(paired(serp=(0,))).empty, "one seed gives no interval"
@@ -115,7 +115,7 @@ def test_seeds_that_only_some_variants_have_are_said():
     (line,) = tables.unequal_seeds(paired())
     assert line == ("all-affine has 3 seeds; over the 2 that all variants have, its gain is "
                     "+5.00 [+5.00, +5.00]")  # fmt: skip
-    assert any(line in note for note in tables.summarize(paired()).notes)
+    assert any(line in note for note in summaries.summarize(paired()).notes)
     assert not tables.unequal_seeds(paired(serp=(0, 1, 2)))
 
 
@@ -128,7 +128,7 @@ def test_a_control_that_no_seed_changes_is_one_seed(model, accuracies, seeds):
     for one in found:
         one["parameters"]["model"] = model
         one["data"]["train"] = {"name": "objects", "num_shapes": 1234}
-    (shown,) = tables.summarize(found).tables.values()
+    (shown,) = summaries.summarize(found).tables.values()
     assert shown.loc[0, "seeds"] == str(seeds) and shown.loc[0, "labelled shapes"] == "1,234"
     assert (" ± " in shown.loc[0, "memory bank"]) == (seeds > 1)
 
@@ -139,7 +139,7 @@ def test_a_share_needs_its_denominator():
     found = [record(name, 0, 0.5) | {"data": {}} for name in ("no", "yes")]
     for one, full in zip(found, (0.91, 0.9)):
         one["metrics"] = {"leakage": losses | {"full": full, "explained": 0.5, "leaked": 0.5}}
-    summary = tables.summarize(found)
+    summary = summaries.summarize(found)
     (shown,) = summary.tables.values()
     assert shown["explained"].tolist() == shown["leaked"].tolist() == ["none", "50.0 %"]
     assert notes.LEARNT_NOTE in summary.notes
@@ -154,7 +154,7 @@ def test_a_variant_that_still_learns_is_named_as_not_converged():
     rows = tables.accuracy(found)
     assert rows.trained.tolist() == pytest.approx([81.5, 81])
     assert rows.rise.tolist() == pytest.approx([1.5, 1.0]) and rows.epochs.tolist() == [8, 8]
-    (note,) = [n for n in tables.summarize(found).notes if n.startswith("Not converged")]
+    (note,) = [n for n in summaries.summarize(found).notes if n.startswith("Not converged")]
     assert "slow" in note and "done" not in note
 
 
@@ -166,10 +166,12 @@ def test_power_stands_in_the_tables_of_modelnet40():
     found = [record("scratch", s, 0.5) for s in range(5)]
     found += [record("ours", s, 0.5 + (1 + s) / 40, scratch="scratch") for s in range(5)]
     found += [record("one", 0, 0.6, scratch="scratch")]
-    assert len(tables.summarize(found).tables) == 1  # the paper claims nothing about other shapes
+    assert (
+        len(summaries.summarize(found).tables) == 1
+    )  # no claim about other shapes
     for one in found:
         one["data"]["test"] |= {"name": "modelnet40", "num_shapes": notes.TEST_SHAPES}
-    summary = tables.summarize(found)
+    summary = summaries.summarize(found)
     shown = summary.tables[POWER]
     assert shown.shape == (1, 8) and list(shown)[-2:] == ["seeds for +0.62", "seeds for +1.13"]
     row = dict(zip(shown, shown.iloc[0]))
@@ -188,7 +190,7 @@ def test_no_seeds_for_the_papers_gain_from_three_seeds_or_of_another_task(change
     for one in found:
         one["data"]["test"] |= {"name": "modelnet40", "num_shapes": notes.TEST_SHAPES}
         one["parameters"]["labels_per_class"] = 8 if change == "few labels" else 0
-    assert list(tables.summarize(found).tables[POWER])[-1] == "found with 80 % power"
+    assert list(summaries.summarize(found).tables[POWER])[-1] == "found with 80 % power"
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
@@ -225,7 +227,7 @@ def test_bits_of_other_shapes_or_another_order_are_not_paired(kind):
     row = tables.accuracy(found).loc["ours"]
     assert row.gain == pytest.approx(10) and row.pairs == 2 and row.unpaired == reason
     assert math.isnan(row.shapes_low) and math.isnan(row.significant)
-    summary = tables.summarize(found)
+    summary = summaries.summarize(found)
     assert any("no McNemar's test" in n and f"ours ({reason})" in n for n in summary.notes)
     (shown,) = summary.tables.values()
     assert shown.loc[1, "[95 %, over shapes]"] == "" and shown.loc[1, "McNemar p < .05"] == ""
@@ -256,7 +258,7 @@ def test_equivalence_is_tested_within_the_margin_of_the_suite():
     assert rows["label"].tolist() == ["near", "wide"] and set(rows["base"]) == {"base"}
     assert rows["equivalent"].tolist() == [True, False]
     assert set(rows["verdict"]) == {"not significant"} and rows["n"].tolist() == [4, 4]
-    shown = tables.summarize(found).tables["Equivalence within 2 points, few"]
+    shown = summaries.summarize(found).tables["Equivalence within 2 points, few"]
     assert shown["within the margin"].tolist() == ["equivalent within 2 points", "not shown"]
     assert shown.loc[0, "difference [95 %, over seeds]"].startswith("+0.50 [-0.42, +1.42] not")
     assert tables.equivalences(found[:4]).empty
@@ -275,7 +277,7 @@ def test_every_row_of_a_bottleneck_has_its_rate():
     found[2]["history"] = [{"valid_nats": 9 * math.log(2)}]
     means = tables.means(found, "restoration")
     assert means["bits"].tolist()[:3] == pytest.approx([3, 4, 9])
-    shown = tables.summarize(found).tables["Rate in bits a token over the held-out clouds"]
+    shown = summaries.summarize(found).tables["Rate in bits a token over the held-out clouds"]
     assert shown["variant"].tolist() == ["new", "old", "vae"]
     assert shown["bits, fixed length"].tolist() == ["18.0", "6.0", ""]
     assert shown["bits, entropy or KL"].tolist() == ["3.0", "4.0", "9.0"]
@@ -297,7 +299,7 @@ def test_without_records_of_a_kind_its_frame_is_empty():
     assert tables.probes(found).query("pairs > 0").empty
     assert tables.accuracy([]).query("pairs > 0").empty
     assert tables.means(found, "restoration").empty
-    assert list(tables.summarize(found).tables) == ["Accuracy on objects, %"]
+    assert list(summaries.summarize(found).tables) == ["Accuracy on objects, %"]
 
 
 def test_each_bootstrap_is_computed_once(monkeypatch):
@@ -305,7 +307,7 @@ def test_each_bootstrap_is_computed_once(monkeypatch):
     original = tables.bootstrap_gain
     monkeypatch.setattr(tables, "bootstrap_gain", lambda *a: calls.append(a) or original(*a))
     found = records.read_suite("short-laptop")["records"]
-    render.to_markdown(tables.summarize(found))
+    render.to_markdown(summaries.summarize(found))
     assert len(calls) == 6  # three fine-tuned and three frozen variants with a baseline
 
 
@@ -315,7 +317,7 @@ def test_a_note_says_when_the_code_has_changed(monkeypatch):
                           ((False, False), "")):  # fmt: skip
         answers = iter(states)
         monkeypatch.setattr(notes, "code_changed", lambda _, answers=answers: next(answers))
-        (*_, note) = [n for n in tables.summarize(found).notes if n.startswith("Code:")] or [""]
+        (*_, note) = [n for n in summaries.summarize(found).notes if n.startswith("Code:")] or [""]
         assert words in note and bool(note) == bool(words)
 
 
@@ -330,11 +332,11 @@ def wide():
     found = records.read_suite("robustness-laptop")["records"]
     found = [r | {"run": r["run"] | {"label": LONG}} if r["run"]["name"] == "robust-serp" else r
              for r in found]  # fmt: skip
-    return tables.summarize(found)
+    return summaries.summarize(found)
 
 
 def test_tables_fit_eighty_columns_and_no_name_is_cut():
-    summary = tables.summarize(records.read_suite("robustness-laptop")["records"])
+    summary = summaries.summarize(records.read_suite("robustness-laptop")["records"])
     text = render.to_text(summary, 80)
     assert max(map(len, text.splitlines())) <= 83 and "..." not in text  # one title has 83
     for frame in summary.tables.values():

@@ -24,7 +24,7 @@ from serplib import checkpoint
 from serplib.data import DataError, load
 from serplib.data.formats import read_h5, read_npy, read_xyz
 from serplib.data.pickled import read_dat
-from serplib.experiments import records, render, report, suites, tables
+from serplib.experiments import records, render, report, suites, summaries
 
 ROOT = Path(__file__).parents[2]
 
@@ -326,7 +326,7 @@ def test_the_report_shows_labels_as_text(hostile, project):  # noqa: F811
 
 
 def test_markdown_for_the_readme_and_the_site_holds_no_html_and_no_link(hostile):
-    text = render.to_markdown(tables.summarize(hostile))
+    text = render.to_markdown(summaries.summarize(hostile))
     assert "alert(1)" in text and not re.search(r"<[A-Za-z/!?]", text) and "](" not in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows
