@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from serplib.experiments import cli, records, suites, verify
 
-SUITES = ["short-laptop", "table2-laptop", "fewshot-laptop", "bottlenecks-strong", "pretext-quick"]
+SUITES = ["short-laptop", "short-pointnet-laptop", "fewshot-laptop", "bottlenecks-strong", "pretext-quick"]
 
 
 def halves(name):
@@ -90,7 +90,7 @@ def test_one_committed_seed_has_no_spread():
 
 
 def test_versions_that_differ_are_named():
-    found = records.read_suite("table2-laptop")["records"]
+    found = records.read_suite("short-pointnet-laptop")["records"]
     yours = copy.deepcopy(found)
     for record in yours:
         record["environment"]["packages"]["torch"] = "9.9"
