@@ -40,8 +40,9 @@ def code_use(*counts: Tensor) -> dict[str, Tensor]:
 
     Returns:
         ``perplexity``, the effective number of codes, exp of the entropy, 1 to K; ``bits``, the
-        entropy in bits a token; ``live_codes``, the fraction of codes in use. Of several codebooks
-        product, sum and mean. M tokens use at most M codes: compare at equal M.
+        entropy in bits a token; ``live_codes``, the fraction of codes in use. With several
+        codebooks: the product of their perplexities, the sum of their bits, the mean of their live
+        shares. M tokens use at most M codes: compare at equal M.
     """
     shares = [n.float() / n.sum().clamp_min(1) for n in counts]  # (K,) each
     entropy = torch.stack([torch.special.entr(share).sum() for share in shares]).sum()
@@ -72,7 +73,8 @@ class VectorQuantizer(nn.Module):
     Args:
         codebook_size: K.
         dim: l, width of tokens and codes.
-        alpha: weight of the codebook term; 0 without ``ema`` keeps the codes where they start.
+        alpha: weight of the codebook term; at 0 no gradient moves the codes (k-means, ``ema`` and
+            restarts still do).
         beta: weight of the commitment term.
         init: ``"uniform"`` is U[0, 1) (the authors' code), ``"small"`` U(-1/K, 1/K) (common PyTorch
             ports of VQ-VAE), ``"sonnet"`` U(-sqrt(3 / l), sqrt(3 / l)) (van den Oord's own code),
@@ -241,7 +243,6 @@ class ResidualQuantizer(nn.Module):
 
     def __init__(self, stages: int, codebook_size: int, dim: int, *args: Any, **options: Any):
         super().__init__()
-        require_at_least(1, stages=stages)
         codebooks = (VectorQuantizer(codebook_size, dim, *args, **options) for _ in range(stages))
         self.stages = nn.ModuleList(codebooks)
 
@@ -271,9 +272,9 @@ class ResidualQuantizer(nn.Module):
 class FiniteScalarQuantizer(nn.Module):
     """A fixed grid in place of learned codes: FSQ (Mentzer et al., 2024, arXiv 2309.15505).
 
-    A linear layer maps a token to d numbers. tanh bounds number i to its ``levels[i]``, integers
-    about 0; rounding copies the gradient straight through. Another linear layer maps back to l.
-    There are as many codes as the product of the levels, and no loss.
+    A linear layer maps a token to d numbers. tanh bounds number i to the range of ``levels[i]``
+    integers around 0. It is rounded, with a straight-through gradient. Another linear layer maps
+    back to l. There are as many codes as the product of the levels, and no loss.
     """
 
     def __init__(self, dim: int, levels: tuple[int, ...] = (8, 8, 8)) -> None:
@@ -320,12 +321,13 @@ class GaussianBottleneck(nn.Module):
         dim: l.
         beta: weight of the KL divergence to N(0, 1), summed over the l dimensions, mean over the
             tokens.
-        warmup_steps: training steps over which beta rises linearly from 0. Evaluation uses the full
-            beta, so that validation losses are comparable.
+        warmup_steps: training steps over which beta rises linearly to its value. Evaluation uses
+            the full beta, so that validation losses are comparable.
         free_bits: nats per dimension (mean over the batch) below which the KL has no gradient.
         total_steps: steps of the whole training, where known: a longer warm-up is refused.
-        rate: bits a token to hold the KL at, by ``beta |KL - rate|`` (arXiv 1804.03599). beta must
-            exceed what a nat lowers the other losses by, but not by much. None is ``beta KL``.
+        rate: bits a token to hold the KL at, by ``beta |KL - rate|`` (arXiv 1804.03599). beta
+            should be slightly larger than the decrease of the other losses per additional nat.
+            None is ``beta KL``.
     """
 
     step: Tensor  # int64, training steps done
@@ -411,8 +413,6 @@ class GumbelBottleneck(nn.Module):
         if not 0 < final_temperature <= temperature:
             raise ValueError(f"temperature is {temperature}, final_temperature {final_temperature}:"
                              " wanted both > 0, the final one not above the first")  # fmt: skip
-        if kl not in ("token", "mean"):
-            raise ValueError(f"kl is {kl!r}, wanted 'token' or 'mean'")
         _check_schedule("anneal_steps", anneal_steps, total_steps)
         _check_schedule("warmup_steps", warmup_steps, total_steps)
         self.temperature, self.final_temperature = temperature, final_temperature

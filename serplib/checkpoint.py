@@ -106,7 +106,7 @@ def _shape(state: dict[str, Tensor], name: str) -> str:
 
 
 def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: dict) -> Path:
-    """Write checkpoint ``step`` below ``folder`` and remove the older ones.
+    """Write checkpoint ``step`` below ``folder`` and remove all others.
 
     Args:
         weights: state dicts by file name, such as ``{"model": ..., "best": ...}``.
@@ -136,12 +136,12 @@ def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: 
     except (OSError, SafetensorError, RuntimeError) as error:  # torch.save: RuntimeError
         shutil.rmtree(part, ignore_errors=True)
         raise OSError(
-            f"{target}: could not be written ({error}): make room or pass another folder; the last "
-            "whole checkpoint is kept, and the same command goes on from it"
+            f"{target}: could not be written ({error}): free disk space or choose another folder; "
+            "the last whole checkpoint is kept, and the same command goes on from it"
         ) from error
-    for older in sorted(folder.glob("step-*")):
-        if older != target:
-            shutil.rmtree(older, ignore_errors=True)
+    for other in sorted(folder.glob("step-*")):
+        if other != target:
+            shutil.rmtree(other, ignore_errors=True)
     return target
 
 

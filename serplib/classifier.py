@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from serplib.transformer import SerpTransformer, TransformerEncoder
 from serplib.validation import expect
 from serplib.vasp import Vasp
 
-MODELS = ("pointnet", "transformer", "vasp", "masked")
+Model = Literal["pointnet", "transformer", "vasp", "masked"]
+MODELS = get_args(Model)
 
 
 def autoencoder(

@@ -1,4 +1,4 @@
-"""Families of perturbations beyond the paper's noise (section 3.1 and its future work).
+"""Families of perturbations beyond the paper's noise (after Point-DAE).
 
 A family moves, removes or replaces points of a cloud. Point i of the result has a known partner,
 point ``source[i]`` of the cloud before. The ranges follow Point-DAE (Zhang et al., arXiv
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from annotated_types import Lt
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from serplib.geometry import gather, knn
-from serplib.validation import check_fields, expect
+from serplib.validation import Share, check_fields, expect
 
 Map = Literal["rotate_z", "rotate", "reflect", "scale", "shear", "translate"]
-Share = Annotated[NonNegativeFloat, Lt(1)]
 
 
 class Changed(NamedTuple):
@@ -54,11 +52,11 @@ class Affine:
         maps: the maps that A and t are composed of, in this order.
         at_most: apply 1 to ``at_most`` of them, chosen at random for each cloud (Point-DAE: 3); 0
             applies all.
-        angle: of ``"rotate_z"``, about the vertical axis: U(-angle, angle), radians.
-            ``"rotate"`` is uniform on SO(3).
-        scale: of ``"scale"``: each axis times U(1 / scale, scale).
-        shear: of ``"shear"``: off-diagonal entries from U(-shear, shear).
-        shift: of ``"translate"``: each coordinate of t from U(-shift, shift), unit-sphere radii.
+        angle: largest rotation of ``"rotate_z"``, about the vertical axis, in radians:
+            U(-angle, angle). ``"rotate"`` is uniform on SO(3).
+        scale: largest factor of ``"scale"``, one for each axis: U(1 / scale, scale).
+        shear: largest off-diagonal entry of ``"shear"``: U(-shear, shear).
+        shift: largest coordinate of t for ``"translate"``, in unit-sphere radii: U(-shift, shift).
     """
 
     maps: tuple[Map, ...] = ("rotate_z", "reflect", "scale", "shear", "translate")
@@ -102,13 +100,11 @@ class Affine:
         """Map clouds ``(B, N, 3)``; the partner of each point is itself."""
         expect(points, "B N 3")
         batch, number, device = len(points), len(self.maps), points.device
-        order = torch.rand(batch, number, generator=generator, device=device).argsort(
-            1
-        )  # (B, maps)
+        rank = torch.rand(batch, number, generator=generator, device=device).argsort(1)  # (B, maps)
         count = torch.randint(
             1, (self.at_most or number) + 1, (batch, 1), generator=generator, device=device
         )
-        used = order.argsort(1).argsort(1) < (count if self.at_most else number)  # (B, maps)
+        used = rank < (count if self.at_most else number)  # (B, maps)
         linear = torch.eye(3, device=device).expand(batch, 3, 3)
         shift = torch.zeros(batch, 3, 1, device=device)
         for i, name in enumerate(self.maps):

@@ -91,7 +91,7 @@ def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> T
 def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     """Find the k nearest points of each query, nearest first (Eq. 3).
 
-    A query that is one of the points is its own first neighbour.
+    One of the points is its own first neighbour, unless a copy of it has a lower index.
 
     Args:
         queries: ``(B, Q, 3)``.
@@ -104,10 +104,9 @@ def knn(queries: Tensor, points: Tensor, k: int) -> Tensor:
     Raises:
         ValueError: wrong shapes, or ``k`` not in 1..N.
     """
-    expect(points, "B N 3")
+    _check_pair(queries, points)
     if not 1 <= k <= points.shape[1]:
         raise ValueError(f"k is {k}, wanted 1..{points.shape[1]} (the points given)")
-    _check_pair(queries, points)
     if compiled := accel.searches(queries, points):
         return compiled.knn(queries, points, k)
     return topk_smallest(squared_distances(queries, points), k)

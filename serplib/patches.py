@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from serplib.validation import expect
 
 
 class Patches(NamedTuple):
-    """Patches of a corrupted cloud, with their clean twins.
+    """Patches of a corrupted cloud, with their clean partners.
 
     The network reads ``inputs`` and ``centers``, and must produce ``targets``. Reconstructed
     patches return to the cloud's own coordinates as ``patch * scale + origin`` (see `stitch`).
@@ -20,7 +20,7 @@ class Patches(NamedTuple):
 
     inputs: Tensor  # (B, c, n, 3) corrupted points, normalised patch by patch
     targets: Tensor  # (B, c, n, 3) the same points before the corruption, in the target's frame
-    centers: Tensor  # (B, c, 3) corrupted centres: what the position embedding sees
+    centers: Tensor  # (B, c, 3) corrupted centres, the input of the position embedding
     clean_centers: Tensor  # (B, c, 3) the same points before the corruption
     origin: Tensor  # (B, c, 1, 3) where the frame of the targets has its origin
     scale: Tensor  # (B, c, 1, 1) length of its unit, in unit-sphere radii
@@ -48,8 +48,9 @@ def make_patches(
             subtracts the mean of the patch and divides by its standard deviation, one number a
             patch, taken over points and coordinates (paper, section 3.3.1).
         target_frame: ``"own"`` normalises the targets by the clean patch itself (the authors'
-            code), ``"input"`` by the corrupted patch, so that origin and scale need no guessing,
-            ``"cloud"`` leaves them in the clean cloud's own frame, for corruptions of the frame.
+            code), ``"input"`` by the corrupted patch, so that origin and scale are known at test
+            time, ``"cloud"`` leaves them in the clean cloud's own frame, for corruptions of the
+            frame.
 
     Raises:
         ValueError: an unknown option, or sizes that do not fit (see `geometry`).
@@ -62,7 +63,10 @@ def make_patches(
     clean = points if clean is None else clean
     expect(clean, "B N 3", "clean", device=points.device)
     if clean.shape != points.shape:
-        raise ValueError(f"clean is {tuple(clean.shape)}, points {tuple(points.shape)}: not twins")
+        raise ValueError(
+            f"clean is {tuple(clean.shape)}, points {tuple(points.shape)}: "
+            "wanted the same shape, point i with point i"
+        )
 
     chosen = farthest_point_sample(points, num_centers)  # (B, c)
     centers = gather(points, chosen)  # (B, c, 3)
@@ -148,14 +152,12 @@ class Embedding(nn.Module):
     def __init__(
         self,
         dim: int,
-        fusion: str = "concat",
+        fusion: Literal["concat", "add"] = "concat",
         cls_std: float = 0.02,
         cls_position_std: float = 0.02,
         token_widths: tuple[int, int, int] = (128, 256, 512),
     ) -> None:
         super().__init__()
-        if fusion not in ("concat", "add"):
-            raise ValueError(f"fusion is {fusion!r}, wanted 'concat' or 'add'")
         self.fusion = fusion
         self.width = 2 * dim if fusion == "concat" else dim
         self.token = TokenPointNet(dim, token_widths)

@@ -27,8 +27,8 @@ class Perturbation:
 
     Attributes:
         num_patches: number of perturbed patches (paper: 20).
-        patch_size: points per patch, the nearest neighbours of its centre, which is one of them
-            (paper: 20).
+        patch_size: points per patch, the nearest neighbours of its centre (paper: 20). The
+            centre is its own first neighbour, unless a copy of it has a lower index.
         sigma: standard deviation of the noise per coordinate, in unit-sphere radii (paper: 0.03).
         centers: ``"random"`` (paper), or ``"fps"`` (the paper's future work): farthest points,
             from a random first one.
@@ -52,6 +52,11 @@ class Perturbation:
         """Draw patch centres of clouds: ``(B, num_patches)`` int64, distinct within a cloud."""
         expect(points, "B N 3")
         batch, num_points, _ = points.shape
+        if max(self.num_patches, self.patch_size) > num_points:
+            raise ValueError(
+                f"{self.num_patches} patches of {self.patch_size} points do not fit clouds of "
+                f"{num_points} points: wanted num_patches and patch_size <= {num_points}"
+            )
         order = torch.rand(batch, num_points, generator=generator, device=points.device)  # (B, N)
         if self.centers == "random":
             return topk_smallest(order, self.num_patches)  # (B, P)
@@ -71,14 +76,8 @@ class Perturbation:
         Raises:
             ValueError: clouds with fewer points than patches, or than points of a patch.
         """
-        expect(points, "B N 3")
-        batch, num_points, _ = points.shape
-        if max(self.num_patches, self.patch_size) > num_points:
-            raise ValueError(
-                f"{self.num_patches} patches of {self.patch_size} points do not fit clouds of "
-                f"{num_points} points: wanted num_patches and patch_size <= {num_points}"
-            )
         centers = self.pick_centers(points, generator)  # (B, P)
+        batch, num_points, _ = points.shape
         patches = knn(gather(points, centers), points, self.patch_size)  # (B, P, n)
         per_patch = 1 if self.noise == "rigid" else self.patch_size
         noise = self.sigma * torch.randn(

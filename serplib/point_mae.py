@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from serplib.patches import Patches, PositionMLP, stitch
@@ -20,7 +19,7 @@ from serplib.transformer import (
     TransformerEncoder,
     patch_chamfer,
 )
-from serplib.validation import check_fields
+from serplib.validation import PositiveShare, check_fields
 
 
 @dataclass(frozen=True)
@@ -34,13 +33,11 @@ class PointMAEConfig:
             configuration, so that two pretext tasks share one encoder.
     """
 
-    ratio: PositiveFloat = 0.6
+    ratio: PositiveShare = 0.6
     point_mae: bool = True
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.ratio >= 1:
-            raise ValueError(f"ratio is {self.ratio}: must be between 0 and 1")
 
     def num_masked(self, num_centers: int) -> int:
         """Return the number of masked patches out of c, rounded down.

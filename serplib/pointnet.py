@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from serplib.geometry import chamfer_l2
+from serplib.geometry import at_least_float32, chamfer_l2
 from serplib.validation import check_fields, expect
 
 
@@ -32,15 +32,17 @@ class PointNetConfig:
             0.25 and 0.75).
     """
 
-    widths: tuple[int, int, int] = (64, 128, 1024)
-    decoder_widths: tuple[int, int, int, int] = (512, 256, 128, 128)
-    transform_widths: tuple[int, int, int, int, int] = (64, 128, 1024, 512, 256)
+    widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (64, 128, 1024)
+    decoder_widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (512, 256, 128, 128)
+    transform_widths: tuple[PositiveInt, PositiveInt, PositiveInt, PositiveInt, PositiveInt] = (
+        64, 128, 1024, 512, 256,
+    )  # fmt: skip
     input_transform: bool = True
     feature_transform: bool = True
     task: Literal["delta", "cdl2"] = "delta"
     alpha_cls: NonNegativeFloat = 0.001
     alpha_rec: NonNegativeFloat = 1.5
-    class_weights: tuple[float, float] = (1.0, 1.0)
+    class_weights: tuple[NonNegativeFloat, NonNegativeFloat] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -155,20 +157,15 @@ class SerpPointNet(nn.Module):
         batch, num_points, _ = perturbed.shape
         expect(clean, f"{batch} {num_points} 3", "clean")
         expect(touched, f"{batch} {num_points}", "touched", floats=False)
-        dtype = torch.promote_types(logits.dtype, torch.float32)  # half precision to float32
-        logits, predicted = logits.to(dtype), predicted.to(dtype)
-        weights = torch.tensor(self.config.class_weights, device=logits.device, dtype=dtype)
+        logits, predicted = at_least_float32(logits), at_least_float32(predicted)
+        weights = logits.new_tensor(self.config.class_weights)  # (2,)
         classification = F.cross_entropy(logits.mT, touched.long(), weights)  # of (B, 2, N)
         if self.config.task == "delta":
             reconstruction = F.mse_loss(predicted, clean - perturbed)
         else:
             reconstruction = chamfer_l2(predicted, clean)
         total = self.config.alpha_cls * classification + self.config.alpha_rec * reconstruction
-        return {
-            "total": total,
-            "classification": classification,
-            "reconstruction": reconstruction,
-        }
+        return {"total": total, "classification": classification, "reconstruction": reconstruction}
 
     @torch.no_grad()
     def restore(self, perturbed: Tensor) -> Tensor:

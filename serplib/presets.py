@@ -16,7 +16,7 @@ from serplib.point_mae import PointMAEConfig
 from serplib.pointnet import PointNetConfig
 from serplib.pretext import Augmentation, Corruption
 from serplib.transformer import TransformerConfig
-from serplib.validation import check_field, check_fields
+from serplib.validation import Share, check_field, check_fields
 from serplib.vasp import VaspConfig
 
 
@@ -31,7 +31,7 @@ class Optim:
         final_lr: learning rate at the end of ``"cosine"``.
         weight_decay: AdamW's, on every parameter.
         schedule: ``"cosine"``, or ``"step"``: times ``step_gamma`` every ``step_epochs`` epochs.
-        warmup_epochs: epochs in which the rate rises from 0; may be a fraction.
+        warmup_epochs: epochs over which the rate rises linearly to ``lr``; may be a fraction.
         clip_norm: largest norm of the whole gradient; None for no clipping.
     """
 
@@ -69,9 +69,9 @@ class Finetune:
 
     optim: Optim = Optim(lr=1e-4, weight_decay=1e-3)
     head_widths: tuple[PositiveInt, ...] = (256, 256)
-    dropout: NonNegativeFloat = 0.5
+    dropout: Share = 0.5
     augment: Augmentation = "none"
-    label_smoothing: NonNegativeFloat = 0.0
+    label_smoothing: Share = 0.0
     freeze: bool = False
 
     def __post_init__(self) -> None:

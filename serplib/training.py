@@ -3,7 +3,8 @@
 Hugging Face Accelerate provides device, mixed precision and processes: the loops are the same on a
 laptop, on one GPU, and on many GPUs through ``accelerate launch``. All randomness of a step follows
 from the seed and the step, so that a resumed run equals an uninterrupted one (see `checkpoint`).
-What is not specific to this paper (precision, processes, resuming) lies in `experiments.loop`.
+The step itself is `experiments.loop.Loop.optimizer_step`: `experiments.loop` holds what is not
+specific to this paper (precision, processes, resuming).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -132,8 +133,6 @@ def finetune(
     Raises:
         ValueError: as `pretrain`; no labels; other categories in ``valid`` or the test set.
     """
-    if augment not in get_args(Augmentation):
-        raise ValueError(f"augment is {augment!r}, wanted one of {get_args(Augmentation)}")
     expect(train.points, "S N 3", "train")
     train_labels = _labels(train, train)
     data = {"train clouds": train.points, "train labels": train_labels}

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from serplib.geometry import chamfer_l2
 from serplib.patches import Embedding, Patches, make_patches, stitch
-from serplib.validation import check_fields, expect
+from serplib.validation import Share, check_fields, expect
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,9 @@ class TransformerConfig:
         dim: d, width of tokens, positions and decoder.
         latent_dim: l, width of the latent tokens.
         encoder_depth, decoder_depth: number of blocks; the paper says "standard Transformers" and
-            "asymmetric", the counts are those of the authors' code. So are the heads:
-        encoder_heads, decoder_heads: attention heads per block.
+            "asymmetric", the counts of blocks are those of the authors' code.
+        encoder_heads, decoder_heads: attention heads per block; 64 features a head, as in the
+            authors' code (6 heads of 384; here the encoder is 768 wide).
         mlp_ratio: width of a block's hidden layer, in widths of the block.
         qkv_bias: bias of the query, key and value projections.
         drop_path: largest probability of skipping a residual branch; it rises linearly with depth.
@@ -38,8 +39,8 @@ class TransformerConfig:
         cls_std, cls_position_std, token_widths: see `patches.Embedding`.
         head: ``"token"``, one fully connected layer per token (Eq. 10), or ``"pair"``, a
             convolution of kernel 2: patch i comes from tokens i-1 and i (the authors' code).
-        loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over all patches laid
-            on top of each other (the authors' code), which ignores which patch is which.
+        loss: ``"patch"``, Chamfer patch by patch, or ``"union"``, one Chamfer over the union of all
+            patches in their own frames (the authors' code); it does not distinguish the patches.
         pooling: features for classification: ``"cls"``, or ``"cls_max"``, [CLS; max over patches].
     """
 
@@ -53,7 +54,7 @@ class TransformerConfig:
     decoder_heads: PositiveInt = 6
     mlp_ratio: PositiveInt = 4
     qkv_bias: bool = True
-    drop_path: NonNegativeFloat = 0.0
+    drop_path: Share = 0.0
     encoder_norm: bool = True
     fusion: Literal["concat", "add"] = "concat"
     positions_every_block: bool = False
@@ -69,13 +70,15 @@ class TransformerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.drop_path >= 1:
-            raise ValueError(f"drop_path is {self.drop_path}: must be below 1")
         if (self.fusion == "add") != self.positions_every_block:
             raise ValueError(
                 f"fusion is {self.fusion!r} and positions_every_block {self.positions_every_block}:"
                 " 'add' needs positions_every_block=True, 'concat' needs False"
             )
+        encoder_width = self.dim if self.fusion == "add" else 2 * self.dim
+        for part, width in (("encoder", encoder_width), ("decoder", self.dim)):
+            if width % (heads := getattr(self, f"{part}_heads")):
+                raise ValueError(f"{part}_heads is {heads}: must divide the {part}'s width {width}")
 
 
 class Attention(nn.Module):
@@ -165,7 +168,7 @@ class TransformerEncoder(nn.Module):
         self.feature_dim = config.latent_dim * (2 if config.pooling == "cls_max" else 1)
 
     def patches(self, points: Tensor, clean: Tensor | None = None) -> Patches:
-        """Cut clouds ``(B, N, 3)`` into patches; ``clean`` are their clean twins."""
+        """Cut clouds ``(B, N, 3)`` into patches; ``clean`` are their clean partners."""
         c = self.config
         return make_patches(points, c.num_centers, c.patch_size, clean, c.normalize, c.target_frame)
 
@@ -263,15 +266,12 @@ class SerpTransformer(nn.Module):
             raise ValueError(f"centers is {centers!r}, wanted 'corrupted' or 'clean'")
         if centers == "clean" and clean is None:
             raise ValueError("centers='clean' needs the clean clouds")
-        predicted, patches = self(perturbed, perturbed if clean is None else clean)
-        if self.config.target_frame != "own":
-            origin, scale = patches.origin, patches.scale
-        else:  # the target's frame is unknown at test time: use the input's
-            own = self.encoder.patches(perturbed)
-            origin, scale = own.origin, own.scale
+        predicted, patches = self(perturbed)  # without the clean clouds: in the input's frame
+        origin = patches.origin  # (B, c, 1, 3)
         if centers == "clean" and self.config.target_frame != "cloud":
-            origin = origin + (patches.clean_centers - patches.centers)[:, :, None]
-        return stitch(predicted, origin, scale)
+            true = self.encoder.patches(perturbed, clean).clean_centers  # (B, c, 3)
+            origin = origin + (true - patches.centers)[:, :, None]
+        return stitch(predicted, origin, patches.scale)
 
 
 def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Tensor:
@@ -281,6 +281,8 @@ def patch_chamfer(predicted: Tensor, targets: Tensor, loss: str = "patch") -> Te
         predicted, targets: ``(B, c, n, 3)``; n may differ.
         loss: ``"patch"``, the mean over patches, or ``"union"``, of all patches as one cloud.
     """
+    if loss not in ("patch", "union"):
+        raise ValueError(f"loss is {loss!r}, wanted 'patch' or 'union'")
     expect(predicted, "B c n 3", "predicted")
     expect(targets, "B c n 3", "targets")
     if loss == "union":

@@ -6,12 +6,16 @@ import functools
 import math
 from dataclasses import is_dataclass
 from types import NoneType
-from typing import Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from annotated_types import Lt
+from pydantic import ConfigDict, NonNegativeFloat, PositiveFloat, TypeAdapter, ValidationError
 from torch import Tensor
+
+Share = Annotated[NonNegativeFloat, Lt(1)]  # 0 to below 1
+PositiveShare = Annotated[PositiveFloat, Lt(1)]
 
 
 def expect(

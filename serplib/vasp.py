@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
+from annotated_types import Ge, MinLen
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -26,7 +27,7 @@ from serplib.bottlenecks import (
 )
 from serplib.patches import Patches
 from serplib.transformer import SerpTransformer, TransformerConfig, patch_chamfer
-from serplib.validation import check_fields
+from serplib.validation import PositiveShare, check_fields
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,8 @@ class VaspConfig:
     alpha: NonNegativeFloat = 1.0
     beta: NonNegativeFloat = 0.25
     init: Literal["uniform", "small", "sonnet", "kmeans"] = "small"
-    ema: PositiveFloat | None = None
-    restart: PositiveFloat | None = None
+    ema: PositiveShare | None = None
+    restart: PositiveShare | None = None
     cosine: bool = False
     rotation: bool = False
     kl_weight: NonNegativeFloat = 1e-3
@@ -69,12 +70,14 @@ class VaspConfig:
     kl: Literal["token", "mean"] = "token"
     rate: PositiveFloat | None = None
     stages: PositiveInt = 1
-    levels: tuple[PositiveInt, ...] = (8, 8, 8)
+    levels: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (8, 8, 8)
 
     def __post_init__(self) -> None:
         check_fields(self)
         if self.stages > 1 and (self.cosine or self.rotation):
             raise ValueError(f"stages is {self.stages}: must be 1 with cosine or rotation")
+        with torch.device("meta"):  # settings that only fit together are checked by the bottleneck
+            self.build(1)
 
     def codebook_sizes(self) -> tuple[int, ...]:
         """Return the number of codes of each codebook; none for a bottleneck without codes."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from serplib.data.splits import hold_out
 from serplib.seeding import named_generator
 from serplib.validation import expect
 
+Head = Literal["svm", "knn", "memory", "linear", "mlp3"]
 HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the values to choose from
     "svm": ("c", (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)),  # linear
     "knn": ("k", (1, 3, 5, 10, 20)),  # cosine distance
@@ -46,7 +47,7 @@ def handmade(points: Tensor) -> Tensor:
     """Compute features without learning: coordinate quantiles and a histogram of distances.
 
     Args:
-        points: ``(S, N, 3)`` on the unit sphere.
+        points: ``(S, N, 3)`` in the unit sphere.
 
     Returns:
         ``(S, 93)``: 21 quantiles of x, y and z, and the distances of point i to point i + N/2
@@ -74,7 +75,7 @@ def rankme(features: Tensor) -> float:
     return float(torch.special.entr(shares).sum().exp())
 
 
-def feature_variance(features: Tensor) -> float:
+def feature_spread(features: Tensor) -> float:
     """Average over D the standard deviation over S of features ``(S, D)``; 0 means collapse."""
     expect(features, "S D", "features")
     if len(features) < 2:
@@ -142,8 +143,8 @@ def probe(
     Returns:
         For each head its chosen setting (``svm_c``, ``knn_k``, ``memory_gamma``, ...), and
         over the test shapes ``*_accuracy``, ``*_mean_class_accuracy`` (0 to 1) and ``*_correct``
-        as in `classifier.score`; ``rankme``, ``feature_variance`` and ``dim`` of the test features,
-        and ``num_shapes``.
+        as in `classifier.score`; ``rankme``, ``feature_variance`` (the name in records of
+        `feature_spread`) and ``dim`` of the test features, and ``num_shapes``.
 
     Raises:
         ValueError: an unknown head, no test labels, or other classes than those of ``train``.
@@ -155,7 +156,8 @@ def probe(
     chosen = {}
     for name in heads:
         options = [o for o in HEADS[name][1] if name != "knn" or o <= len(fit)]
-        with warnings.catch_warnings():  # one label a class: are they classes, asks scikit-learn
+        # With one label a class scikit-learn warns that the labels may be a regression target.
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")
             scores = [
                 build_head(name, o, seed)
@@ -175,7 +177,7 @@ def probe(
     result: dict[str, Any] = {f"{name}_{HEADS[name][0]}": o for name, o in chosen.items()}
     result |= {
         "rankme": rankme(embedded),
-        "feature_variance": feature_variance(embedded),
+        "feature_variance": feature_spread(embedded),
         "dim": embedded.shape[1],
         "num_shapes": len(test),
     }

@@ -10,10 +10,11 @@ functions share:
 - train_shapes, test_shapes: numbers of clouds, 0 for all.
 - encoder: safetensors file of a pre-trained encoder, empty for none.
 - mixed_precision: ``"no"``, ``"bf16"`` or ``"fp16"``.
-- processes: that share each batch, each with a GPU of its own if there are any. The function starts
-  them (see `launcher`), and the main one writes.
+- processes: number of processes that share each batch, each with a GPU of its own if there are any.
+  The function starts them (see `launcher`), and the main one writes.
 - tracker: one of `trackers.NAMES`, empty for none.
-- extend: also resume a run with fewer epochs in the folder; recorded, as its rates differ.
+- extend: also resume a run with fewer epochs in the folder; this is recorded, because the learning
+  rates differ from those of one long run.
 - seed: of weights, order, perturbation and dropout.
 - folder: for checkpoint, weights and ``record.json``.
 - run: name and hash of the run for the report; by default those of a run by hand.
@@ -106,7 +107,8 @@ def pretrain(
         )  # fmt: skip
     restoration = reconstruction.restoration(task, valid.points, seed)
     doubled = valid.points
-    if dataset in ("objects", "procedural"):  # made to order: halves with all points of a cloud
+    # Built-in shapes can have twice the points, so that each half is a whole cloud.
+    if dataset in ("objects", "procedural"):
         doubled = load(dataset, "train", num_shapes=64, num_points=2 * doubled.shape[1]).points
     restoration |= reconstruction.resample_baseline(doubled, seed)
 
@@ -248,6 +250,8 @@ def probe(
     given, started = dict(locals()), time.perf_counter()
     settings = presets.build(preset, changes or {})
     embed = {"handmade": probes.handmade, "point_nn": point_nn.features}.get(model)
+    if embed is not None and encoder:
+        raise ValueError(f"model {model!r} has no weights: encoder is {encoder!r}, wanted none")
     if embed is None:
         body = _encoder(settings, model, seed, encoder)
         embed = partial(probes.features, body.to("cuda" if torch.cuda.is_available() else "cpu"))
@@ -287,7 +291,7 @@ def figure4(
     folder: str = "runs/by-hand/figure4",
     run: dict[str, Any] | None = None,
 ) -> Result:
-    """Restore test shapes with a trained autoencoder, as in the paper's Figure 4 (section 4.4).
+    """Restore test shapes with a trained autoencoder, as in the paper's Figure 4 (section 4.1).
 
     Args:
         kinds: categories; the first test shape of each is drawn.

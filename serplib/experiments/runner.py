@@ -63,7 +63,7 @@ def execute_notebook(
         notebook: file stem.
         executed: path of the copy with outputs.
         parameters: injected after its parameters cell.
-        warm: fork its kernel from a server, which pays from the second notebook on (see `kernels`).
+        warm: fork its kernel from a server, faster from the second notebook on (see `kernels`).
         variables: environment variables of its kernel.
     """
     import papermill
@@ -149,7 +149,7 @@ def run_one(
         parameters["encoder"] = run.encoder
     try:
         execute_notebook(run.notebook, executed, parameters, warm=True, **variables)
-    except Exception as error:  # a kernel that dies, a disk that is full: the others go on
+    except Exception as error:  # a dead kernel or a full disk must not stop the other runs
         kind = getattr(error, "ename", type(error).__name__)  # papermill's: that of the notebook
         reason = getattr(error, "evalue", error)
         line = " ".join(f"{kind}: {reason}".split())  # its end often names the remedy

@@ -4,7 +4,7 @@ A suite is a YAML file beside the experiment notebooks::
 
     title: what it shows
     seeds: [0, 1, 2]
-    retries: 3                # optional: lost workers that a run survives; 3 is Dask's own
+    retries: 3                # optional: how many lost workers a run may have; Dask's default is 3
     profiles:                 # parameters of every run of a notebook, by profile
       quick: {pretrain: {preset: quick}, finetune: {preset: quick}}
     runs:
@@ -43,7 +43,9 @@ from pydantic import (
 )  # fmt: skip
 
 from serplib import presets
+from serplib.classifier import Model
 from serplib.data import NAMES, DataError, exists, own
+from serplib.evaluation.probes import Head
 from serplib.experiments import records
 from serplib.experiments.smoke import shrink
 from serplib.validation import check_field
@@ -98,24 +100,23 @@ class _Suite(BaseModel):
 
 
 class _Limits:
-    """What notebooks accept of parameters that have more than a type."""
+    """Ranges and choices of parameters, beyond their type."""
 
-    model: Literal["pointnet", "transformer", "vasp", "masked", "handmade", "point_nn"]
+    model: Literal[Model, "handmade", "point_nn"]
     train_shapes: NonNegativeInt
     valid_shapes: PositiveInt
     test_shapes: NonNegativeInt
     labels_per_class: NonNegativeInt
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]
     robustness: Annotated[int, Field(ge=0, le=5)]
-    heads: tuple[Literal["svm", "knn", "memory", "linear", "mlp3"], ...]
+    heads: tuple[Head, ...]
     mixed_precision: Literal["no", "bf16", "fp16"]
-    processes: PositiveInt
 
 
 # For the order of runs and for the report.
 _NOT_PARAMETERS = set(_Entry.model_fields) - {"changes", "processes"}
 UNLABELLED = ("pretrain", "leakage")  # notebooks that need no classes
-_NOT_COMPUTED = {"processes", "tracker"}  # parameters that leave what is computed, and its hash
+_NOT_COMPUTED = {"processes", "tracker"}  # parameters that change neither the result nor the hash
 
 
 @dataclass(frozen=True)
@@ -282,12 +283,12 @@ def _expand(entries: dict[str, dict]) -> dict[str, dict]:
     copies: dict[str | None, dict[str | None, dict[str, Any]]] = {}  # values by expanded name
     for name, entry in entries.items():
         parent, grid = entry.get("parent"), entry.get("grid") or {}
-        own = [dict(zip(grid, values)) for values in product(*grid.values())]  # one if no grid
+        choices = [dict(zip(grid, values)) for values in product(*grid.values())]  # one if no grid
         copies[name] = {}
         for above, inherited in copies.get(parent, {parent: {}}).items():
             if twice := grid.keys() & inherited:
                 raise ValueError(f"run {name!r}: {', '.join(twice)} is in its parent's grid")
-            for values in own:
+            for values in choices:
                 swept = inherited | values
                 called = {key.rpartition(".")[2]: value for key, value in swept.items()}
                 full = "-".join([name, *(f"{key}-{value}" for key, value in called.items())])
@@ -309,7 +310,7 @@ def _expand(entries: dict[str, dict]) -> dict[str, dict]:
             raise ValueError(f"run {name!r}: its scratch {entry['scratch']!r} is not a run")
         values = entry["grid"]["values"] if "grid" in entry else {}
         bases = copies.get(entry.get("scratch"), {})
-        equal = [base for base, own in bases.items() if own.items() <= values.items()]
+        equal = [base for base, held in bases.items() if held.items() <= values.items()]
         if bases and not equal:
             raise ValueError(f"run {name!r}: its scratch {entry['scratch']!r} has another grid")
         if equal:
@@ -325,9 +326,9 @@ def _run(
     notebook, home = entry["notebook"], experiments_folder()
     path = home / f"{notebook}.ipynb"
     shared = content["profiles"][profile].get(notebook, {})
-    own = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
-    parameters = {**shared, **own, "seed": seed}
-    parameters["changes"] = {**shared.get("changes", {}), **own.get("changes", {})}
+    named = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
+    parameters = {**shared, **named, "seed": seed}
+    parameters["changes"] = {**shared.get("changes", {}), **named.get("changes", {})}
     reported = ("label", "scratch", "published", "group", "versus", "margin", "grid")
     about = {key: entry[key] for key in reported if key in entry}
     parent = by_name.get(entry.get("parent", ""))
@@ -342,22 +343,25 @@ def _run(
             raise ValueError(f"versus names {', '.join(sorted(unknown))}: not in the suite")
         if "versus" in entry and "margin" not in entry:
             raise ValueError("versus needs a margin, in points of accuracy")
-        parameters |= {key: given[key] for key in given.keys() & _accepted(path).keys()}
-        _check_parameters(parameters, path)
+        accepted = _accepted(path)
+        parameters |= {key: given[key] for key in given.keys() & accepted.keys()}
+        _check_parameters(parameters, accepted, path.name)
         if "preset" not in parameters:
             raise ValueError(f"no preset: give one of {sorted(presets.PRESETS)}")
         if dataset is not None:
-            parameters = _on(dataset, limits(dataset), notebook, parameters, _accepted(path))
+            parameters = _on(dataset, limits(dataset), notebook, parameters, accepted)
             profile = f"{profile}-{dataset}"
         for key in ("dataset", "test_dataset"):
             _require_known(parameters.get(key) or "objects")
         own_set = limits(parameters.get("dataset", ""))
         if notebook not in UNLABELLED and not _has_classes(parameters.get("dataset"), own_set):
             raise ValueError(f"{parameters['dataset']} has no two classes, {notebook} needs them")
+        if parent and (model := parameters.get("model")) in ("handmade", "point_nn"):
+            raise ValueError(f"model {model!r} has no weights: it takes no parent")
         if parent and _is_pointnet(parameters) != _is_pointnet(parent.parameters):
             raise ValueError(f"its parent {parent.name!r} trains another model: give both the same")
         if smoke:
-            parameters, absent = shrink(parameters, _accepted(path), own_set)
+            parameters, absent = shrink(parameters, accepted, own_set)
             profile, about = f"{profile}-smoke", about | {"absent": absent}
         # The settings of the preset, not only its name, decide what is computed.
         settings = asdict(presets.build(parameters["preset"], parameters["changes"]))
@@ -432,11 +436,10 @@ _TYPES: dict[str, Any] = {kind.__name__: kind for kind in (str, int, bool, dict,
 _TYPES["float"] = (int, float)
 
 
-def _check_parameters(parameters: dict[str, Any], path: Path) -> None:
-    accepted = _accepted(path)
+def _check_parameters(parameters: dict[str, Any], accepted: dict[str, str], notebook: str) -> None:
     if unknown := set(parameters) - set(accepted):
         takes = sorted(set(accepted) - {"run", "folder", "encoder"})
-        raise ValueError(f"unknown parameters {sorted(unknown)}; {path.name} takes {takes}")
+        raise ValueError(f"unknown parameters {sorted(unknown)}; {notebook} takes {takes}")
     for key, value in parameters.items():
         kind = _TYPES.get(accepted[key], object)
         if not isinstance(value, kind) or (isinstance(value, bool) and accepted[key] != "bool"):

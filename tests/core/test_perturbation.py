@@ -342,6 +342,8 @@ def test_bad_settings_are_named(arguments, message):
 def test_bad_clouds_are_named(shape, message):
     with pytest.raises(ValueError, match=message):
         Perturbation(5, 2)(torch.zeros(shape), named_generator(0))
+    with pytest.raises(ValueError, match=message):
+        Perturbation(5, 2).pick_centers(torch.zeros(shape), named_generator(0))
     with pytest.raises(ValueError, match="2 patches of 5 points do not fit"):
         Perturbation(2, 5)(torch.zeros(1, 4, 3), named_generator(0))
 

@@ -251,7 +251,7 @@ def test_restore_puts_everything_in_its_place(point_mae):
     ("make", "message"),
     [
         (lambda: PointMAEConfig(0.0), "ratio is 0.0: must be greater than 0"),
-        (lambda: PointMAEConfig(1.0), "ratio is 1.0: must be between 0 and 1"),
+        (lambda: PointMAEConfig(1.0), "ratio is 1.0: must be less than 1"),
         (lambda: PointMAEConfig(float("nan")), "ratio is nan: must be a finite number"),
         (lambda: tiny(ratio=0.1), "mask ratio 0.1 of 8 patches masks 0: at least one must be"),
         (

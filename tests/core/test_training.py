@@ -649,11 +649,6 @@ def test_label_smoothing_is_that_of_torch(monkeypatch):
     assert not same(copied(plain), copied(smooth))
 
 
-def test_an_unknown_augmentation_is_refused_and_not_ignored():
-    with pytest.raises(ValueError, match="augment is 'flip'"):
-        tune(classifier(), augment="flip")
-
-
 # ---------------------------------------------------------------- the classifier
 
 

@@ -122,7 +122,7 @@ def test_alarms_are_the_librarys(made, shape):
     features = torch.randn(shape, generator=named_generator("alarms", *shape)) + 0.7
     features[:, 1] = 3 * features[:, 0]  # a singular value of zero
     assert math.isclose(made["effective_rank"](features), probes.rankme(features), rel_tol=1e-9)
-    assert math.isclose(made["spread"](features), probes.feature_variance(features), rel_tol=1e-9)
+    assert math.isclose(made["spread"](features), probes.feature_spread(features), rel_tol=1e-9)
 
 
 def test_one_tap_is_disturbed_and_names_are_not(made):

@@ -3,6 +3,7 @@
 import json
 import math
 import warnings
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -43,15 +44,15 @@ def test_rankme_is_the_exponential_of_the_entropy():
 
 
 def test_collapse_has_no_variance():
-    assert probes.feature_variance(gaussian(1, 8).expand(30, 8)) == pytest.approx(0, abs=1e-7)
+    assert probes.feature_spread(gaussian(1, 8).expand(30, 8)) == pytest.approx(0, abs=1e-7)
     spread = gaussian(4000, 6) * 3
-    assert probes.feature_variance(spread) == pytest.approx(3, rel=0.05)
-    assert probes.feature_variance(spread + 100) == pytest.approx(
-        probes.feature_variance(spread), rel=1e-4
+    assert probes.feature_spread(spread) == pytest.approx(3, rel=0.05)
+    assert probes.feature_spread(spread + 100) == pytest.approx(
+        probes.feature_spread(spread), rel=1e-4
     )
 
 
-@pytest.mark.parametrize("function", [probes.rankme, probes.feature_variance])
+@pytest.mark.parametrize("function", [probes.rankme, probes.feature_spread])
 def test_features_are_two_dimensional(function):
     with pytest.raises(ValueError, match=r"\(5,\).*wanted \(S"):
         function(torch.zeros(5))
@@ -154,6 +155,7 @@ def test_two_labels_a_class_warn_of_nothing_and_change_no_filter(recwarn):
 def test_every_head_finds_what_is_there_and_the_same_again():
     train, test = separable(240), separable(90, name="test")
     heads = tuple(probes.HEADS)
+    assert heads == get_args(probes.Head)  # what a suite accepts
     found = probes.probe(flat, train, lambda: test, seed=0, heads=heads)
     assert found["linear_c"] in probes.HEADS["linear"][1]
     assert found["mlp3_decay"] in probes.HEADS["mlp3"][1]

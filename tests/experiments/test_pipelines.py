@@ -139,6 +139,13 @@ def test_probing_is_its_library_calls(pretrained, tmp_path, pretrained_encoder):
     assert torch.equal(shown["features"], embed(test.points))
 
 
+@pytest.mark.parametrize("model", ["handmade", "point_nn"])
+def test_features_without_weights_take_no_encoder(model, monkeypatch):
+    monkeypatch.delattr(pipelines, "load")  # nothing is loaded before
+    with pytest.raises(ValueError, match=f"model '{model}' has no weights: encoder is 'x', wanted"):
+        pipelines.probe(model=model, encoder="x")
+
+
 @pytest.mark.parametrize("pipeline", [pipelines.pretrain, pipelines.finetune])
 def test_a_longer_schedule_goes_on_knowingly_and_is_recorded(pipeline, tmp_path):
     small = {"valid_shapes": 4} if pipeline is pipelines.pretrain else {"test_shapes": 8}

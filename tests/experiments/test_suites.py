@@ -41,6 +41,7 @@ TINY = {
                   "published": "table2/delta"},
     },
 }  # fmt: skip
+PROBE = {"notebook": "probe", "preset": "quick"}
 
 
 @pytest.fixture
@@ -229,6 +230,10 @@ def test_seeds_may_be_fewer_or_more(project):
             ["heads is ['svmm']: item 0: must be"],
         ),
         (changed(tuned={"model": "transformer"}), ["'tuned'", "parent 'pre' trains another model"]),
+        (
+            changed(q=PROBE | {"model": "handmade", "parent": "pre"}),
+            ["'q': model 'handmade' has no weights: it takes no parent"],
+        ),
         (changed(tuned={"scratch": "none"}), ["'tuned'", "its scratch 'none' is not a run"]),
         (changed(scratch={"dataset": "procedural"}), ["procedural has no two classes, finetune"]),
         (changed(pre={"changes": None}), ["runs.pre.changes", "valid dictionary"]),

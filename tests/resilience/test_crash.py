@@ -230,7 +230,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_what_to_do(small_disk):
     weights = {"model": {"a": torch.arange(4096.0)}}  # 16 KB
     checkpoint.save(small_disk, 1, weights, {"epoch": 1})
     fill(small_disk)
-    with pytest.raises(OSError, match=r"step-00000002.*make room.*last whole checkpoint is kept"):
+    with pytest.raises(OSError, match=r"step-00000002.*free disk space.*whole checkpoint is kept"):
         checkpoint.save(small_disk, 2, weights, {"epoch": 2})
     kept, state = checkpoint.load(small_disk)
     assert state["epoch"] == 1 and torch.equal(kept["model"]["a"], weights["model"]["a"])
