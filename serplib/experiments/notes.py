@@ -28,8 +28,8 @@ LEARNT_NOTE = (
 )
 DIRECT_NOTE = (
     "Affine maps and local drops change two things against SeRP: the perturbation, and the frame "
-    "of the loss (that of the cloud instead of that of the patch). Only a pre-training with SeRP's "
-    "noise and the loss in the frame of the cloud separates them."
+    "of the loss (that of the cloud instead of that of the patch). The control of the suite "
+    "`eight` changes the frame alone."
 )
 
 
