@@ -161,7 +161,7 @@ def readme_table() -> str:
 def readme_few() -> str:
     """Return the README's table of eight labels a class: fine-tuned and frozen encoders."""
     found = records.read_suite("eight-laptop")["records"]
-    parts = {"fine-tuned": accuracy(found), "frozen, SVM": probes(found)}
+    parts = {"fine-tuned": accuracy(found), "frozen": probes(found)}
     rows = pd.concat([frame.assign(use=use) for use, frame in parts.items()]).dropna(subset="mean")
     return render.table_to_markdown(format_rows(rows, FEW_COLUMNS))
 
