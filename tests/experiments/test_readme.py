@@ -86,6 +86,8 @@ def test_the_findings_are_those_of_the_records():
     assert tuned.verdict["eight-frame"] == "significant gain"
     bases = tables.direct(eight).query("base.str.contains('loss in the cloud') and n == 3")
     assert len(bases) == 3 and set(bases.verdict) == {"not significant"}
+    frames = tables.direct(eight).query("label.str.contains('loss in the cloud')")
+    assert frames.set_index("group").verdict["8 labels a class"] == "not significant"
     table1 = records.read_suite("table1-laptop")["records"]
     restored = tables.means(table1, "restoration")
     ratio = restored["restored"] / restored["copy_input"]

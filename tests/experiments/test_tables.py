@@ -166,9 +166,7 @@ def test_power_stands_in_the_tables_of_modelnet40():
     found = [record("scratch", s, 0.5) for s in range(5)]
     found += [record("ours", s, 0.5 + (1 + s) / 40, scratch="scratch") for s in range(5)]
     found += [record("one", 0, 0.6, scratch="scratch")]
-    assert (
-        len(summaries.summarize(found).tables) == 1
-    )  # no claim about other shapes
+    assert len(summaries.summarize(found).tables) == 1  # no claim about other shapes
     for one in found:
         one["data"]["test"] |= {"name": "modelnet40", "num_shapes": notes.TEST_SHAPES}
     summary = summaries.summarize(found)

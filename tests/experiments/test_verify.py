@@ -11,7 +11,13 @@ from typer.testing import CliRunner
 
 from serplib.experiments import cli, records, suites, verify
 
-SUITES = ["short-laptop", "short-pointnet-laptop", "fewshot-laptop", "bottlenecks-strong", "pretext-quick"]
+SUITES = [
+    "short-laptop",
+    "short-pointnet-laptop",
+    "fewshot-laptop",
+    "bottlenecks-strong",
+    "pretext-quick",
+]
 
 
 def halves(name):
