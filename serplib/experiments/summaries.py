@@ -80,19 +80,18 @@ _RATES = _VARIANT | {
     "perplexity": "{perplexity:.1f}",
     "live codes, %": "{live_codes:.1f}",
 }
-_EQUIVALENCE = _VARIANT | {
-    "against": "{base}",
+_AGAINST = _VARIANT | {"against": "{base}"}
+_DIFFERENCE = {
     "seeds": "{n}",
     "difference [95 %, over seeds]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}] {verdict}",
+}
+_EQUIVALENCE = {
+    **_AGAINST,
+    **_DIFFERENCE,
     "p, two one-sided tests": "{p:.3f}",
     "within the margin": "{said}",
 }
-_DIRECT = _VARIANT | {
-    "against": "{base}",
-    "of": "{group}",
-    "seeds": "{n}",
-    "difference [95 %, over seeds]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}] {verdict}",
-}
+_DIRECT = {**_AGAINST, "of": "{group}", **_DIFFERENCE}
 _LEAKAGE = _VARIANT_SEEDS | {
     "constant": "{constant:.4f}",
     "positions of another": "{positions_of_another:.4f}",
@@ -111,8 +110,6 @@ _ROBUSTNESS = {
     "about z": "{rotated_z:.1f}",
     "SO(3)": "{rotated_so3:.1f}",
 }
-
-
 _POWER = _VARIANT | {
     "of": "{group}",
     "seeds": "{pairs}",

@@ -260,19 +260,15 @@ def unequal_seeds(found: Records) -> list[str]:
     said = []
     for groups, values in _svm_or_tuned(found):
         bases = dict.fromkeys(group[0]["run"].get("scratch") for group in groups.values())
-        for base in bases.keys() & groups.keys():
+        for base in filter(groups.__contains__, bases):  # in the order of the suite
             own = [name for name, g in groups.items() if g[0]["run"].get("scratch") == base]
             seeds = {name: values[name].keys() & values[base].keys() for name in own}
             common = set.intersection(*map(set, seeds.values()))
             for name in (name for name in own if len(seeds[name]) > len(common) > 1):
                 gain = paired_gain({s: values[name][s] for s in common}, values[base])
-                form = (
-                    "{n} that all variants have, its gain is {gain:+.2f} [{low:+.2f}, {high:+.2f}]"
-                )
-                text = form.format_map(gain or {})
-                said.append(
-                    f"{label_of(groups[name][0])} has {len(seeds[name])} seeds; over the {text}"
-                )
+                about = f"{label_of(groups[name][0])} has {len(seeds[name])} seeds; over the "
+                text = "{n} that all variants have, its gain is {gain:+.2f} "
+                said.append(about + (text + "[{low:+.2f}, {high:+.2f}]").format_map(gain or {}))
     return said
 
 
