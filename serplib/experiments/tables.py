@@ -239,7 +239,7 @@ def direct(found: Records) -> pd.DataFrame:
         ``gain``, ``low``, ``high``, ``verdict`` and ``n`` of `significance.paired_gain`. Pairs with
         fewer than two common seeds are left out.
     """
-    named, rows = {r["run"]["hash"]: r["run"]["name"] for r in found}, []
+    named, rows = {r["run"].get("hash", ""): r["run"]["name"] for r in found}, []
     for groups, values in _svm_or_tuned(found):
         of = {(named.get(group[0]["run"].get("parent")), group[0]["run"].get("scratch")): name
               for name, group in groups.items()}  # fmt: skip

@@ -1,5 +1,6 @@
 """`serp estimate`, and the comparison with the memory that is free before a suite starts."""
 
+import os
 import re
 import subprocess
 import sys
@@ -86,9 +87,11 @@ def test_memory_is_within_the_stated_factor_of_what_is_measured(preset, model, n
     shapes = 512 + (64 if notebook == "pretrain" else workload.BUILT_IN_SHAPES)  # with the test set
     expected = about.memory - estimate.PROCESS - 2 * 12 * 1024 * shapes
     words = [sys.executable, "-c", MEASURE, preset, model, notebook, str(optim.batch_size)]
-    measured = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
-    print(f"{expected / measured:.2f}")
-    assert 1 / estimate.TOLERANCE < expected / measured < estimate.TOLERANCE
+    # Tensors are mapped one by one: memory that glibc keeps for reuse varies from run to run.
+    mapped = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "131072"}
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=mapped)
+    print(f"{expected / (measured := int(done.stdout)):.2f}")
+    assert 0.8 < expected / measured < 1.25 < estimate.TOLERANCE
 
 
 @pytest.mark.parametrize("path", sorted(records.results_folder().glob("bench-cpu-*.json")), ids=str)

@@ -246,7 +246,7 @@ def test_a_full_disk_keeps_the_last_checkpoint_and_says_what_to_do(small_disk):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     """A file stands where the folder should: read-only folders do not stop root."""
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"could not be written.*pass another folder"):
+    with pytest.raises(OSError, match=r"could not be written.*choose another folder"):
         checkpoint.save(tmp_path / "file", 1, {"model": {"a": torch.ones(2)}}, {})
 
 
