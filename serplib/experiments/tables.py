@@ -35,6 +35,8 @@ DIRECT = (
     ("pretrain-affine", "pretrain-serp"),
     ("pretrain-affine", "pretrain-frame"),
     ("pretrain-frame", "pretrain-serp"),
+    ("pretrain-affine", "pretrain-affine-input"),
+    ("pretrain-affine-input", "pretrain-serp"),
 )
 
 Records = list[dict[str, Any]]
