@@ -26,11 +26,10 @@ README_COLUMNS = {
     "corrected, %": "{corrected:.2f}",
     "size": "{size}",
 }
-FEW_COLUMNS = {
-    "pre-training": "{label}",
-    "encoder": "{use}",
-    "accuracy, % (mean ± sd)": "{mean:.2f} ± {sd:.2f}",
-    "gain [95 % interval]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
+FEW_COLUMNS = {  # by groups of the suite eight
+    "8 labels a class": "fine-tuned, 8 labels",
+    "frozen encoder, 8 labels a class": "frozen, 8 labels",
+    "frozen encoder, all labels": "frozen, all labels",
 }
 
 
@@ -159,11 +158,19 @@ def readme_table() -> str:
 
 
 def readme_few() -> str:
-    """Return the README's table of eight labels a class: fine-tuned and frozen encoders."""
+    """Return the README's table of the suite ``eight``: a row a pre-training, a column a group.
+
+    A cell has the mean accuracy in percent, and the gain with its 95 % interval.
+    """
     found = records.read_suite("eight-laptop")["records"]
-    parts = {"fine-tuned": accuracy(found), "frozen": probes(found)}
-    rows = pd.concat([frame.assign(use=use) for use, frame in parts.items()]).dropna(subset="mean")
-    return render.table_to_markdown(format_rows(rows, FEW_COLUMNS))
+    rows = pd.concat([accuracy(found), probes(found)]).dropna(subset="mean")
+    forms = {"mean": "{mean:.2f}", "gain": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]"}
+    rows["cell"] = format_rows(rows, forms).agg("; ".join, axis=1).str.removesuffix("; ").to_list()
+    rows["of"] = rows["label"].str.replace(r", (8|all) labels$", "", regex=True)
+    rows["of"] = rows["of"].replace(["from scratch", "untrained encoder"], "none")
+    table = rows.pivot(index="of", columns="group", values="cell").loc[rows["of"].unique()]
+    shown = table[list(FEW_COLUMNS)].fillna("").rename(columns=FEW_COLUMNS)
+    return render.table_to_markdown(shown.reset_index(names="pre-training"))
 
 
 def main() -> None:
