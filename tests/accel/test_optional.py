@@ -136,7 +136,7 @@ caching.IndexDataCacheFile._save_index = full
 def test_importing_changes_nothing_in_the_process(tmp_path):
     """Neither malloc's settings nor the environment: memory that is given back goes back."""
     script = """
-import os, resource
+import os, resource, sys
 before = dict(os.environ), resource.getrlimit(resource.RLIMIT_DATA)
 import torch
 import serplib.training, serplib.experiments.pipelines
@@ -150,6 +150,7 @@ blocks = [torch.ones(2**23) for _ in range(8)]  # 8 x 32 MiB
 del blocks
 assert resident() - held < 2**24, resident() - held
 assert before[0] == dict(os.environ)
+assert "torch._dynamo" not in sys.modules, "seconds of each start"
 print(True, "", "", True, sep="|")
 """
     if not os.path.exists("/proc/self/statm"):
