@@ -9,6 +9,7 @@ import os
 import platform
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -54,6 +55,17 @@ def _environment(**variables: str) -> Iterator[None]:
         os.environ |= before
 
 
+@contextmanager
+def _absent(module: str) -> Iterator[None]:
+    """Let imports of an optional module fail, as where it is not installed."""
+    added = sys.modules.setdefault(module, None) is None  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if added:
+            del sys.modules[module]
+
+
 def execute_notebook(
     notebook: str, executed: Path, parameters: dict[str, Any], warm: bool = False, **variables: str
 ) -> None:
@@ -66,7 +78,8 @@ def execute_notebook(
         warm: fork its kernel from a server, faster from the second notebook on (see `kernels`).
         variables: environment variables of its kernel.
     """
-    import papermill
+    with _absent("rfc3987_syntax"):  # compiled by jsonschema in 2.2 s, for no format of a notebook
+        import papermill
 
     from serplib.experiments.kernels import WarmKernelManager
 
