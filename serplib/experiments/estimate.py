@@ -125,11 +125,11 @@ def measure(settings: presets.Preset, model: str, head: bool, precision: str, cu
         for batch in (2, 3):
             kept: dict[int, Any] = {}
 
-            def keep(tensor: Tensor, kept: dict[int, Any] = kept) -> Tensor:
+            def keep(tensor: Tensor, kept: dict[int, Any] = kept) -> None:
+                """Keep the storage alone: a node that keeps its own output is never freed."""
                 storage = tensor.untyped_storage()
                 if storage._cdata not in weights:
                     kept[storage._cdata] = storage  # alive: no later one has its address
-                return tensor
 
             hooks = saved_tensors_hooks(keep, lambda tensor: tensor)
             with accel.disabled(), _autocast(precision), hooks:

@@ -1,5 +1,6 @@
 """`serp estimate`, and the comparison with the memory that is free before a suite starts."""
 
+import gc
 import json
 import os
 import re
@@ -114,6 +115,16 @@ def test_memory_is_within_the_stated_factor_of_what_is_measured(case, measured):
     expected = about.memory - estimate.PROCESS - 2 * 12 * 1024 * shapes
     print(f"{expected / measured[case]:.2f}")
     assert 0.8 < expected / measured[case] < 1.3 < estimate.TOLERANCE
+
+
+def test_measuring_leaves_no_tensor_behind():
+    def alive() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    before = alive()
+    assert estimate.measure.__wrapped__(presets.QUICK, "transformer", False, "no", True).kept > 0
+    assert alive() == before
 
 
 @pytest.mark.parametrize("path", sorted(records.results_folder().glob("bench-cpu-*.json")), ids=str)
