@@ -28,8 +28,8 @@ LEARNT_NOTE = (
 )
 DIRECT_NOTE = (
     "Affine maps and local drops change two things against SeRP: the perturbation, and the frame "
-    "of the loss (that of the cloud instead of that of the patch). The control of the suite "
-    "`eight` changes the frame alone."
+    "of the loss (that of the cloud instead of that of the patch). Rows that name a frame change "
+    "one of them alone."
 )
 
 
