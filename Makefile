@@ -65,6 +65,8 @@ lint: setup  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# One thread each: the two workers share the cores, and `elsewhere` tries other counts.
+test: export OMP_NUM_THREADS ?= 1
 test: lint  ## lint, unit tests, and every notebook executed and compared
 	$(PYTEST) -m "not slow" tests $(NBVAL)
 
