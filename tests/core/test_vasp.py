@@ -334,3 +334,10 @@ def test_a_configuration_checks_itself_without_a_draw(kind):
     before = torch.get_rng_state()
     assert dataclasses.replace(KINDS[kind]) == KINDS[kind]
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("bottleneck", ["vq", "fsq", "vae", "dvae"])
+def test_checking_the_settings_draws_no_random_number(bottleneck):
+    before = torch.get_rng_state()
+    VaspConfig(bottleneck=bottleneck)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,7 +1,10 @@
 """The runner on Dask workers: lost workers and equal runs."""
 
+import importlib
+import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +42,15 @@ def times(runs) -> list[int]:
 @pytest.fixture(autouse=True)
 def no_notebook(monkeypatch):
     monkeypatch.setattr(runner, "run_one", in_place_of_a_run)
+
+
+def test_a_module_is_absent_for_one_block_and_a_loaded_one_stays():
+    with runner._absent("not_imported_yet"), pytest.raises(ImportError):
+        importlib.import_module("not_imported_yet")
+    assert "not_imported_yet" not in sys.modules
+    with runner._absent("json"):
+        assert sys.modules["json"] is json
+    assert sys.modules["json"] is json
 
 
 @pytest.mark.parametrize(
