@@ -228,6 +228,8 @@ def probe(
     labels_per_class: int = 0,
     heads: list[str] | tuple[str, ...] = ("svm", "knn"),
     few_shot: bool = False,
+    readout: probes.Readout = "last",
+    svm: probes.Svm = "rest",
     encoder: str = "",
     seed: int = 0,
     folder: str = "runs/by-hand/probe",
@@ -240,7 +242,10 @@ def probe(
             without weights.
         labels_per_class: as in `finetune`, and the same clouds for the same seed.
         heads: names in `probes.HEADS`.
-        few_shot: also 5 and 10 way, 10 and 20 shot episodes. For the others see the module.
+        few_shot: also 5 and 10 way, 10 and 20 shot episodes.
+        readout: ``"last"``, the encoder's output as in `probes.features`; ``"layers"``, all layers
+            as in `probes.layer_features`.
+        svm: kind of the linear SVM, see `probes.build_head`. For the others see the module.
 
     Returns:
         A record with the metric ``probes``; the ``features`` of the test shapes ``(S, D)``, their
@@ -252,15 +257,18 @@ def probe(
     embed = {"handmade": probes.handmade, "point_nn": point_nn.features}.get(model)
     if embed is not None and encoder:
         raise ValueError(f"model {model!r} has no weights: encoder is {encoder!r}, wanted none")
+    if embed is not None and readout == "layers":
+        raise ValueError(f"model {model!r} has no layers: readout is 'layers', wanted 'last'")
     if embed is None:
         body = _encoder(settings, model, seed, encoder)
-        embed = partial(probes.features, body.to("cuda" if torch.cuda.is_available() else "cpu"))
+        encode = {"last": probes.features, "layers": probes.layer_features}[readout]
+        embed = partial(encode, body.to("cuda" if torch.cuda.is_available() else "cpu"))
     embed = cache(embed)  # by the identity of the tensor: each split is encoded once
     train = load(dataset, "train", num_shapes=train_shapes or None, seed=data_seed)
     if labels_per_class:
         train = few_labels(train, labels_per_class, seed)
     load_test = cache(partial(load, dataset, "test", test_shapes or None, seed=data_seed))
-    found = probes.probe(embed, train, load_test, seed, heads=tuple(heads))
+    found = probes.probe(embed, train, load_test, seed, heads=tuple(heads), svm=svm)
     test = load_test()
     assert train.labels is not None and test.labels is not None  # else probe() has raised
     embedded = embed(test.points)  # (S, D)
@@ -270,7 +278,7 @@ def probe(
             found[f"few_shot_{way}w{shot}s"] = probes.few_shot(*splits, way, shot, seed)
     if encoder:  # similarity to the untrained encoder of the same seed
         untrained = _encoder(settings, model, seed).to(next(body.parameters()).device)
-        features = probes.features(untrained, test.points)
+        features = encode(untrained, test.points)
         found["cka_untrained"] = probes.linear_cka(embedded, features)
     shown = {"features": embedded, "labels": test.labels, "classes": test.classes}
     shown["singular_values"] = torch.linalg.svdvals(embed(train.points)[:512])

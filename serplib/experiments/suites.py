@@ -45,7 +45,7 @@ from pydantic import (
 from serplib import presets
 from serplib.classifier import Model
 from serplib.data import NAMES, DataError, exists, own
-from serplib.evaluation.probes import Head
+from serplib.evaluation.probes import Head, Readout, Svm
 from serplib.experiments import records
 from serplib.experiments.smoke import shrink
 from serplib.validation import check_field
@@ -110,6 +110,8 @@ class _Limits:
     valid_fraction: Annotated[float, Field(ge=0, lt=1)]
     robustness: Annotated[int, Field(ge=0, le=5)]
     heads: tuple[Head, ...]
+    readout: Readout
+    svm: Svm
     mixed_precision: Literal["no", "bf16", "fp16"]
 
 
@@ -356,8 +358,11 @@ def _run(
         own_set = limits(parameters.get("dataset", ""))
         if notebook not in UNLABELLED and not _has_classes(parameters.get("dataset"), own_set):
             raise ValueError(f"{parameters['dataset']} has no two classes, {notebook} needs them")
-        if parent and (model := parameters.get("model")) in ("handmade", "point_nn"):
-            raise ValueError(f"model {model!r} has no weights: it takes no parent")
+        if (model := parameters.get("model")) in ("handmade", "point_nn"):
+            if parent:
+                raise ValueError(f"model {model!r} has no weights: it takes no parent")
+            if parameters.get("readout") == "layers":
+                raise ValueError(f"model {model!r} has no layers: readout 'layers' needs them")
         if parent and _is_pointnet(parameters) != _is_pointnet(parent.parameters):
             raise ValueError(f"its parent {parent.name!r} trains another model: give both the same")
         if smoke:

@@ -98,6 +98,31 @@ def test_features_of_an_encoder_are_in_evaluation_mode_and_batchwise():
     torch.testing.assert_close(probes.features(encoder, points, 100), found)
 
 
+def test_features_of_all_layers_are_pooled_outputs_of_each():
+    """Of the Transformer by its blocks one after the other; of PointNet by its shared layers."""
+    torch.manual_seed(0)
+    points = load("objects", "train", 5, 128).points
+    encoder = autoencoder(build("quick"), "transformer").encoder.train()
+    found = probes.layer_features(encoder, points, batch_size=2)
+    assert not encoder.training and not found.requires_grad
+    with torch.no_grad():
+        patches = encoder.patches(points)
+        x, _ = encoder.embedding(patches.inputs, patches.centers)
+        wanted = []
+        for block in [lambda x: x, *encoder.blocks]:
+            x = block(x)
+            wanted += [x[:, 0], x[:, 1:].mean(1), x[:, 1:].max(1).values]
+    torch.testing.assert_close(found, torch.cat(wanted, 1))
+    assert found.shape == (5, 3 * (len(encoder.blocks) + 1) * encoder.embedding.width)
+    encoder = autoencoder(build("quick"), "pointnet").encoder
+    found = probes.layer_features(encoder, points, batch_size=2)
+    width = found.shape[1] // 2 - encoder.local.linear.out_features
+    last = encoder.last.linear.out_features
+    assert width == encoder.middle.linear.out_features + last
+    torch.testing.assert_close(found[:, -last:], probes.features(encoder, points))
+    assert not encoder.local._forward_hooks  # none is left behind
+
+
 # ---- probes ------------------------------------------------------------------------------------
 
 
@@ -111,6 +136,18 @@ def separable(num=120, classes=3, gap=6.0, name="separable"):
 
 def flat(points):
     return points.flatten(1)
+
+
+def test_an_svm_of_each_pair_of_classes():
+    """It is libsvm's with its own grid, and is chosen like the other: on held-out shapes."""
+    train, test = separable(), separable(90, name="test")
+    found = probes.probe(flat, train, lambda: test, seed=0, heads=("svm",), svm="pairs")
+    assert found["svm_accuracy"] > 0.95 and found["svm_c"] in probes.C_OF_PAIRS
+    head = probes.build_head("svm", found["svm_c"], svm="pairs")
+    head.fit(flat(train.points).numpy(), train.labels)
+    assert type(head[-1]).__name__ == "SVC" and head[-1].kernel == "linear"
+    assert head.score(flat(test.points).numpy(), test.labels) == found["svm_accuracy"]
+    assert type(probes.build_head("svm", 0.1)[-1]).__name__ == "LinearSVC"
 
 
 def test_separable_features_are_found_and_noise_is_not():

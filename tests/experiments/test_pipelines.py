@@ -144,6 +144,18 @@ def test_features_without_weights_take_no_encoder(model, monkeypatch):
     monkeypatch.delattr(pipelines, "load")  # nothing is loaded before
     with pytest.raises(ValueError, match=f"model '{model}' has no weights: encoder is 'x', wanted"):
         pipelines.probe(model=model, encoder="x")
+    with pytest.raises(ValueError, match=f"model '{model}' has no layers: readout is 'layers'"):
+        pipelines.probe(model=model, readout="layers")
+
+
+def test_a_probe_reads_all_layers_if_asked(tmp_path):
+    """Both splits, and the similarity to the untrained encoder, are of all layers."""
+    given = {"train_shapes": 60, "test_shapes": 24, "heads": ["svm"], "svm": "pairs"}
+    _, last = pipelines.probe(**given, folder=str(tmp_path / "last"))
+    record, shown = pipelines.probe(**given, readout="layers", folder=str(tmp_path / "layers"))
+    assert record["parameters"]["readout"] == "layers" and record["parameters"]["svm"] == "pairs"
+    assert record["metrics"]["probes"]["dim"] == shown["features"].shape[1] == 1152
+    assert last["features"].shape == (24, 192) and record["metrics"]["probes"]["num_shapes"] == 24
 
 
 @pytest.mark.parametrize("pipeline", [pipelines.pretrain, pipelines.finetune])

@@ -234,6 +234,11 @@ def test_seeds_may_be_fewer_or_more(project):
             changed(q=PROBE | {"model": "handmade", "parent": "pre"}),
             ["'q': model 'handmade' has no weights: it takes no parent"],
         ),
+        (
+            changed(q=PROBE | {"model": "point_nn", "readout": "layers"}),
+            ["'q': model 'point_nn' has no layers: readout 'layers' needs them"],
+        ),
+        (changed(q=PROBE | {"svm": "all"}), ["svm is 'all': must be 'rest' or 'pairs'"]),
         (changed(tuned={"scratch": "none"}), ["'tuned'", "its scratch 'none' is not a run"]),
         (changed(scratch={"dataset": "procedural"}), ["procedural has no two classes, finetune"]),
         (changed(pre={"changes": None}), ["runs.pre.changes", "valid dictionary"]),
