@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 NBVAL := -p tests.notebook_tolerance --nbval $(NOTEBOOKS)
 NBVAL += --nbval-sanitize-with tests/nbval_sanitize.cfg --nbval-cell-timeout 480
-# The tests of one file stay in one process, in their order; files run side by side.
-WORKERS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# The tests of one file stay in one process, in their order; files run side by side. Three processes
+# for two cores: those of the browser and of killed processes wait more than they compute.
+WORKERS ?= 3
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 SHELL := /bin/bash
 # OpenMP threads that wait spin only briefly: long spinning slows other processes of a busy machine,
 # no spinning doubles the time of a small step on an idle one.
@@ -73,6 +74,7 @@ test: lint  ## lint, unit tests, and every notebook executed and compared
 test-notebooks: setup  ## execute every notebook and compare its outputs
 	$(PYTEST) -q $(NBVAL)
 
+elsewhere: WORKERS = 2
 elsewhere: setup  ## the same with the instructions and thread counts of other processors
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 SERP_FAST=0 \
 	  $(PYTEST) -q $(NBVAL)

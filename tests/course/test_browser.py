@@ -241,6 +241,7 @@ def test_patch_explorer_answers_the_keyboard(opened):
     drawn(opened, ".jp-OutputArea-output canvas")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("opened", ["07_vasp.ipynb"], indirect=True)
 def test_codebook_explorer_answers_the_keyboard(opened):
     shown = opened.locator(STATUS).first.inner_text()

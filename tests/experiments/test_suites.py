@@ -431,7 +431,7 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
     """The whole line: a suite with one run that fails, then mended, then run again."""
     diverges = {"finetune.optim.lr": 1e30, "finetune.optim.batch_size": 8}
     write_suite(project, changed(tuned={"changes": diverges}))
-    first = serp(project, "run", "tiny", "--seeds", "1")
+    first = serp(project, "run", "tiny", "--seeds", "1", "--workers", "1")
     assert first.returncode == 1, first.stdout + first.stderr
     runs = {r.name: r for r in suites.plan("tiny", seeds=1)}
     assert runs["pre"].finished() and runs["scratch"].finished()
@@ -445,7 +445,7 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
 
     kept = (runs["pre"].folder / "record.json").stat().st_mtime_ns
     write_suite(project, TINY)
-    second = serp(project, "run", "tiny", "--seeds", "1")
+    second = serp(project, "run", "tiny", "--seeds", "1", "--workers", "1")
     assert second.returncode == 0, second.stdout + second.stderr
     assert (runs["pre"].folder / "record.json").stat().st_mtime_ns == kept
     assert "2 finished before" in second.stdout

@@ -297,8 +297,11 @@ def processes_of(project):
 
 @pytest.mark.parametrize(
     ("sent", "status"),
-    [([signal.SIGINT], 130), ([signal.SIGTERM], 143), ([signal.SIGINT] * 3, 130)],
-    ids=["Ctrl-C", "SIGTERM", "Ctrl-C three times"],
+    [
+        pytest.param([signal.SIGINT], 130, id="Ctrl-C"),
+        pytest.param([signal.SIGTERM], 143, id="SIGTERM", marks=pytest.mark.slow),
+        pytest.param([signal.SIGINT] * 3, 130, id="Ctrl-C three times", marks=pytest.mark.slow),
+    ],
 )
 def test_serp_run_stops_with_one_line_and_leaves_no_process(tiny, sent, status):
     """A terminal sends Ctrl-C to the whole group; a system that shuts down tells one process."""
