@@ -166,7 +166,7 @@ def readme_few() -> str:
     rows = pd.concat([accuracy(found), probes(found)]).dropna(subset="mean")
     forms = {"mean": "{mean:.2f}", "gain": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]"}
     rows["cell"] = format_rows(rows, forms).agg("; ".join, axis=1).str.removesuffix("; ").to_list()
-    rows["of"] = rows["label"].str.replace(r", (8|all) labels$", "", regex=True)
+    rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)
     rows["of"] = rows["of"].replace(["from scratch", "untrained encoder"], "none")
     table = rows.pivot(index="of", columns="group", values="cell").loc[rows["of"].unique()]
     shown = table[list(FEW_COLUMNS)].fillna("").rename(columns=FEW_COLUMNS)
