@@ -26,10 +26,11 @@ README_COLUMNS = {
     "corrected, %": "{corrected:.2f}",
     "size": "{size}",
 }
-FEW_COLUMNS = {  # by groups of the suite eight
+FEW_COLUMNS = {  # by groups of the suites eight and layers
     "8 labels a class": "fine-tuned, 8 labels",
     "frozen encoder, 8 labels a class": "frozen, 8 labels",
     "frozen encoder, all labels": "frozen, all labels",
+    "all layers": "frozen, all labels, all layers",
 }
 
 
@@ -158,12 +159,12 @@ def readme_table() -> str:
 
 
 def readme_few() -> str:
-    """Return the README's table of the suite ``eight``: a row a pre-training, a column a group.
+    """Return the README's table of ``eight`` and ``layers``: a row a pre-training, a column a group.
 
     A cell has the mean accuracy in percent, and the gain with its 95 % interval.
     """
-    found = records.read_suite("eight-laptop")["records"]
-    rows = pd.concat([accuracy(found), probes(found)]).dropna(subset="mean")
+    found = [records.read_suite(f"{suite}-laptop")["records"] for suite in ("eight", "layers")]
+    rows = pd.concat([accuracy(found[0]), *map(probes, found)]).dropna(subset="mean")
     forms = {"mean": "{mean:.2f}", "gain": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]"}
     rows["cell"] = format_rows(rows, forms).agg("; ".join, axis=1).str.removesuffix("; ").to_list()
     rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)

@@ -121,14 +121,21 @@ def test_the_findings_are_those_of_the_records():
         trained = [r for r in found if "test" in r["metrics"]]
         assert trained and len({len(r["history"]) for r in trained}) == 1
     gains = tables.accuracy(first).query("pairs > 0")
-    assert gains.loc["all-affine"].verdict == "significant gain"
-    assert (gains.drop("all-affine")["verdict"] == "not significant").all()
+    better = ["all-affine", "all-frame"]
+    assert (gains.loc[better, "verdict"] == "significant gain").all()
+    assert (gains.drop(better)["verdict"] == "not significant").all()
     serp, paper = gains.loc["all-serp"], tables.PUBLISHED
     (first_seeds,) = tables.unequal_seeds(first)
     assert re.search(r"\[.*\]", first_seeds)[0] in words and (tables.accuracy(first).rise > 1).all()
     text = f"accuracy by {serp.gain:.2f} points [{serp.low:+.2f}, {serp.high:+.2f}]"
     paper_gain = paper["table1/serp"] - paper["table1/scratch"]
     assert f"{text}; the paper reports {paper_gain:+.2f}" in words
+    cloud, pairs = gains.loc["all-frame"], tables.direct(first).set_index(["label", "base"])
+    pair = pairs.loc[cloud.label, serp.label]
+    assert pair.verdict == "significant gain" and (cloud.pairs, pair.n) == (3, 3)
+    text = f"SeRP gains {cloud.gain:.2f} [{cloud.low:+.2f}, {cloud.high:+.2f}]: {pair.gain:.2f} "
+    assert f"{text}[{pair.low:+.2f}, {pair.high:+.2f}] more than in the patch's" in words
+    assert pairs.loc["affine maps and local drops", cloud.label].verdict == "not significant"
     perplexity = tables.means(first, "restoration").perplexity["pretrain-vasp"]
     assert f"about {perplexity:.0f} of its 512 codes" in README
 
