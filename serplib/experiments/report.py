@@ -161,7 +161,7 @@ def readme_table() -> str:
 def readme_few() -> str:
     """Return the README's table of the suites ``eight`` and ``layers``, a row a pre-training.
 
-    A column is a group. A cell has the mean accuracy in percent, and the gain with its 95 % interval.
+    A column is a group; a cell has the mean accuracy in percent, and the gain with its interval.
     """
     found = [records.read_suite(f"{suite}-laptop")["records"] for suite in ("eight", "layers")]
     rows = pd.concat([accuracy(found[0]), *map(probes, found)]).dropna(subset="mean")
