@@ -108,6 +108,15 @@ def test_the_findings_are_those_of_the_records():
         f"SeRP is worse by {-frozen.gain['probe-serp']:.2f}",
     ):
         assert text in words, text
+    deep = tables.probes(records.read_suite("layers-laptop")["records"])
+    for name in ("affine", "frame"):
+        for layers in ("layers", "last"):
+            assert deep.verdict[f"{layers}-{name}"] == "significant gain"
+        assert deep["mean"][f"layers-{name}"] > deep["mean"][f"last-{name}"]
+    wide = tables.probes(records.read_suite("table2-laptop")["records"])["mean"]
+    text = f"affine maps reach {deep['mean']['layers-affine']:.2f} %, the untrained encoder "
+    text += f"{deep['mean']['layers-untrained']:.2f}, and an untrained PointNet "
+    assert f"{text}{wide['probe-wide-untrained']:.2f}" in words
     few, many = (
         tables.accuracy(records.read_suite("epochs-laptop")["records"]).loc[f"affine-{n}"]
         for n in (4, 24)
