@@ -77,10 +77,24 @@ def test_the_prose_says_what_the_records_of_table_1_say():
     (first,) = tables.unequal_seeds(found)
     assert "over the 3" in first and "[-0" in first
     assert tested.pairs["all-serp"] == 3 and tested.verdict["all-serp"] == "not significant"
-    (pair,) = tables.direct(found).itertuples()
-    assert (pair.n, pair.verdict) == (3, "significant gain") and pair.low < 0.1
+    pairs, serp = tables.direct(found).set_index(["label", "base"]), tested.label["all-serp"]
+    affine, frame = tested.label["all-affine"], tested.label["all-frame"]
+    assert (pairs["n"] == 3).all() and 0 < pairs.low[affine, serp] < 0.1
+    assert pairs.verdict[frame, serp] == "significant gain"
+    assert pairs.verdict[affine, frame] == "not significant"
+    published = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
+    assert 0 < tested.low["all-frame"] < published < tested.high["all-frame"]
     for name in ("delta", "cdl2"):
         assert tables.PUBLISHED[f"table2/{name}"] - tables.PUBLISHED["table2/scratch"] > 1
+
+
+def test_the_prose_says_what_the_records_of_all_layers_say():
+    found = tables.probes(records.read_suite("layers-laptop")["records"])
+    assert (found.gain["layers-affine"] - found.gain["last-affine"]) < 1, "it hardly changes"
+    wide = tables.probes(records.read_suite("table2-laptop")["records"])["mean"]
+    best = found["mean"].max()
+    assert found["mean"].idxmax() == "layers-affine"
+    assert abs(wide["probe-wide-untrained"] - best) < found.sd["layers-affine"]
 
 
 def test_only_stronger_perturbations_are_restored_better_than_copied():
