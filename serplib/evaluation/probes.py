@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from serplib.classifier import accuracy_of
 from serplib.data.common import Clouds
 from serplib.data.splits import hold_out
+from serplib.pointnet import PointNetEncoder
 from serplib.seeding import named_generator
 from serplib.transformer import TransformerEncoder
 from serplib.validation import expect
@@ -34,7 +35,6 @@ HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the va
     "linear": ("c", (0.01, 0.1, 1.0)),  # "MLP-linear" of the literature: one layer, cross-entropy
     "mlp3": ("decay", (1e-4, 1e-2, 1.0)),  # "MLP-3": three layers
 }
-C_OF_PAIRS = (0.001, 0.003, 0.01, 0.03, 0.1)  # for an SVM of each pair of classes
 
 
 @torch.no_grad()
@@ -48,7 +48,9 @@ def features(encoder: nn.Module, points: Tensor, batch_size: int = 128) -> Tenso
 
 
 @torch.no_grad()
-def layer_features(encoder: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
+def layer_features(
+    encoder: PointNetEncoder | TransformerEncoder, points: Tensor, batch_size: int = 128
+) -> Tensor:
     """Encode clouds ``(S, N, 3)`` by all layers of an encoder, in evaluation mode.
 
     Of the Transformer's embedding and of each block: [CLS], and the mean and the maximum over the
@@ -61,17 +63,18 @@ def layer_features(encoder: nn.Module, points: Tensor, batch_size: int = 128) ->
     expect(points, "S N 3")
     encoder.eval()
     device = next(encoder.parameters()).device
-    tokens = isinstance(encoder, TransformerEncoder)
-    names = ("embedding", "blocks") if tokens else ("local", "middle", "last")
-    parts = [getattr(encoder, name) for name in names]
-    layers = [layer for p in parts for layer in (p if isinstance(p, nn.ModuleList) else [p])]
-    found: list[Tensor] = []
+    layers: list[nn.Module]
+    if isinstance(encoder, TransformerEncoder):
+        layers = [encoder.embedding, *encoder.blocks]
+    else:
+        layers = [encoder.local, encoder.middle, encoder.last]
+    found: list[Tensor] = []  # (B, width) each
 
     def pool(_layer: nn.Module, _inputs: Any, output: Any) -> None:
-        x = output[0] if isinstance(output, tuple) else output  # (B, c+1, D) or (B, N, D)
-        if tokens:
-            found.append(x[:, 0])  # (B, D)
-            x = x[:, 1:]
+        x = output[0] if isinstance(output, tuple) else output  # (B, c+1, width) or (B, N, width)
+        if isinstance(encoder, TransformerEncoder):
+            found.append(x[:, 0])  # [CLS]
+            x = x[:, 1:]  # (B, c, width)
         found.extend([x.mean(1), x.amax(1)])
 
     handles = [layer.register_forward_hook(pool) for layer in layers]
@@ -80,7 +83,7 @@ def layer_features(encoder: nn.Module, points: Tensor, batch_size: int = 128) ->
         for part in points.split(batch_size):
             found.clear()
             encoder(part.to(device))
-            batches.append(torch.cat(found, -1).float().cpu())
+            batches.append(torch.cat(found, -1).float().cpu())  # (B, D)
     finally:
         for handle in handles:
             handle.remove()
@@ -212,8 +215,6 @@ def probe(
     chosen = {}
     for name in heads:
         options = [o for o in HEADS[name][1] if name != "knn" or o <= len(fit)]
-        if name == "svm" and svm == "pairs":
-            options = list(C_OF_PAIRS)
         # With one label a class scikit-learn warns that the labels may be a regression target.
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The number of unique classes is greater than 50%")

@@ -245,7 +245,8 @@ def probe(
         few_shot: also 5 and 10 way, 10 and 20 shot episodes.
         readout: ``"last"``, the encoder's output as in `probes.features`; ``"layers"``, all layers
             as in `probes.layer_features`.
-        svm: kind of the linear SVM, see `probes.build_head`. For the others see the module.
+        svm: kind of the head ``"svm"``, see `probes.build_head`; not of the episodes. For the
+            others see the module.
 
     Returns:
         A record with the metric ``probes``; the ``features`` of the test shapes ``(S, D)``, their

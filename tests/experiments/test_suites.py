@@ -445,7 +445,7 @@ def test_serp_run_executes_reports_skips_and_goes_on_after_a_failure(project):
 
     kept = (runs["pre"].folder / "record.json").stat().st_mtime_ns
     write_suite(project, TINY)
-    second = serp(project, "run", "tiny", "--seeds", "1", "--workers", "1")
+    second = serp(project, "run", "tiny", "--seeds", "1")
     assert second.returncode == 0, second.stdout + second.stderr
     assert (runs["pre"].folder / "record.json").stat().st_mtime_ns == kept
     assert "2 finished before" in second.stdout
