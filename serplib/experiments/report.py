@@ -30,7 +30,7 @@ FEW_COLUMNS = {  # by groups of the suites eight and layers
     "8 labels a class": "fine-tuned, 8 labels",
     "frozen encoder, 8 labels a class": "frozen, 8 labels",
     "frozen encoder, all labels": "frozen, all labels",
-    "all layers": "the same, all layers",
+    "all layers": "all labels, all layers",
 }
 
 

@@ -90,7 +90,16 @@ def test_the_prose_says_what_the_records_of_table_1_say():
 
 def test_the_prose_says_what_the_records_of_all_layers_say():
     found = tables.probes(records.read_suite("layers-laptop")["records"])
-    assert (found.gain["layers-affine"] - found.gain["last-affine"]) < 1, "it hardly changes"
+    flat = tables.probes(records.read_suite("eight-laptop")["records"])["mean"]
+    for name in ("affine", "frame"):
+        assert abs(found.gain[f"layers-{name}"] - found.gain[f"last-{name}"]) < 1, "hardly changes"
+    published = [
+        tables.PUBLISHED[f"{table}/{ours}"] - tables.PUBLISHED[f"{table}/scratch"]
+        for table, ours in (("table1", "serp"), ("table2", "delta"), ("table2", "cdl2"))
+    ]
+    for name in ("untrained", "affine", "frame"):
+        assert found["mean"][f"layers-{name}"] - found["mean"][f"last-{name}"] > max(published)
+    assert found["mean"]["last-frame"] - flat["probe-frame"] > max(published)
     wide = tables.probes(records.read_suite("table2-laptop")["records"])["mean"]
     best = found["mean"].max()
     assert found["mean"].idxmax() == "layers-affine"
