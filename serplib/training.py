@@ -113,6 +113,7 @@ def finetune(
     accelerator: Accelerator | None = None,
     *,
     label_smoothing: float = 0.0,
+    monitor: Clouds | None = None,
     extend: bool = False,
     identity: dict[str, Any] | None = None,
 ) -> tuple[list[dict[str, float]], dict]:
@@ -124,11 +125,13 @@ def finetune(
         valid: picks the epoch, the first of equal ones; None keeps the last epoch.
         load_test: called once, after training: nothing before can depend on the test set.
         augment, label_smoothing: as in `presets.Finetune`.
+        monitor: the accuracy on these is recorded after each epoch, and decides nothing.
         optim, seed, folder, accelerator, extend, identity: as in `pretrain`.
 
     Returns:
-        One entry per epoch (``epoch``, ``lr``, ``train_loss``, ``train_accuracy`` and, with
-        ``valid``, ``valid_accuracy``), and the result of `classifier.score` on the test set.
+        One entry per epoch (``epoch``, ``lr``, ``train_loss``, ``train_accuracy``, with ``valid``
+        also ``valid_accuracy``, with ``monitor`` also ``monitor_accuracy``), and the result of
+        `classifier.score` on the test set.
 
     Raises:
         ValueError: as `pretrain`; no labels; other categories in ``valid`` or the test set.
@@ -172,6 +175,10 @@ def finetune(
                 if accuracy > best:
                     best = accuracy
                     loop.keep_best()
+            if monitor is not None:
+                with loop.accelerator.autocast():
+                    result = score(classifier, monitor, optim.batch_size)
+                entry["monitor_accuracy"] = result["accuracy"]
             loop.log(entry, f"valid {best:.3f}" if valid is not None else "")
         if loop.best is not None:
             classifier.load_state_dict(loop.best)

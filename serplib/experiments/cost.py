@@ -39,7 +39,7 @@ _COLUMNS = {
 def entries() -> pd.DataFrame:
     """Tabulate the committed runs on a CPU that were tested on all of ModelNet40's test split.
 
-    Runs that are also tested on corrupted clouds are left out, as that is in their time.
+    Runs that are also tested in other ways are left out, as that is in their time.
 
     Returns:
         A row a variant, fastest first, with the fields of `_COLUMNS`, ``kind`` (one of `KINDS`) and
@@ -68,7 +68,8 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
     run, parameters, environment = (record[key] for key in ("run", "parameters", "environment"))
     test, minutes, part = record["data"].get("test", {}), 0.0, record
     belongs = (test.get("name"), test.get("num_shapes")) == ("modelnet40", TEST_SHAPES)
-    belongs &= environment["device"].startswith("CPU") and "robustness" not in record["metrics"]
+    belongs &= environment["device"].startswith("CPU")
+    belongs &= not record["metrics"].keys() & {"robustness", "protocol"}
     while part:  # the run, and those that it starts from
         minutes += part["seconds"] * part["environment"]["threads"] / 60
         parent = part["run"].get("parent")

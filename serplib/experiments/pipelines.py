@@ -43,7 +43,7 @@ from serplib.data import load, modelnet40_c
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out, same_classes
 from serplib.evaluation import leakage as leakage_module
-from serplib.evaluation import point_nn, probes, reconstruction
+from serplib.evaluation import point_nn, probes, protocol, reconstruction
 from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
 from serplib.evaluation.robustness import robustness as measure_robustness
 from serplib.experiments import launcher, records, trackers
@@ -151,6 +151,7 @@ def finetune(
     labels_per_class: int = 0,
     valid_fraction: float = 0.1,
     robustness: int = 0,
+    protocols: bool = False,
     encoder: str = "",
     mixed_precision: str = "no",
     processes: int = 1,
@@ -170,11 +171,13 @@ def finetune(
         labels_per_class: labelled clouds kept of each class, 0 for all.
         valid_fraction: share of each class that picks the epoch; 0 keeps the last epoch.
         robustness: also test on corrupted clouds of severities 1 to this, and on the files of
-            ModelNet40-C if they are there; 0 does not. For the others see the module.
+            ModelNet40-C if they are there; 0 does not.
+        protocols: also test as `protocol.ways_to_test` does. This measures the test set after each
+            epoch; what is trained and chosen stays the same. For the others see the module.
 
     Returns:
-        A record with the metrics ``test`` and, if asked for, ``robustness`` and ``modelnet40_c``;
-        nothing to draw.
+        A record with the metrics ``test`` and, if asked for, ``robustness``, ``modelnet40_c`` and
+        ``protocol``; nothing to draw.
     """
     test_dataset = test_dataset or dataset
     given, started = dict(locals()), time.perf_counter()
@@ -203,8 +206,11 @@ def finetune(
             classifier, train, valid, load_test, tuning.optim, seed, tuning.augment,
             Path(folder) / "checkpoint", accelerator,
             label_smoothing=tuning.label_smoothing, extend=extend,
+            monitor=load_test() if protocols else None,
         )  # fmt: skip
     metrics, test = {"test": result}, load_test()
+    if protocols:
+        metrics["protocol"] = protocol.ways_to_test(classifier, test, history, seed)
     if robustness:
         severities = tuple(range(1, robustness + 1))
         classify = partial(predict, classifier)

@@ -15,6 +15,7 @@ from serplib import presets
 from serplib.data import BUILT_IN, BUILT_IN_SHAPES, READERS, load, open_split, own
 from serplib.data.check import COUNTS
 from serplib.data.prepare import choose, remedy
+from serplib.evaluation.protocol import VOTES
 from serplib.experiments.suites import Run, SuiteError
 
 CLASSES = {"objects": 30, "modelnet40": 40, "shapenet55": 55}  # other published sets: 15
@@ -70,6 +71,8 @@ def of(run: Run) -> Workload:
         valid = round(p["valid_fraction"] * train)
         train -= valid
     passes = test * (1 + 15 * p.get("robustness", 0))
+    if p.get("protocols"):
+        passes += test * (optim.epochs + VOTES + 2)
     if run.notebook not in TRAINED:
         return Workload(train, valid, test, 128, 0, passes + train)  # of `probes.features`
     batch = max(min(optim.batch_size, train), 1)
