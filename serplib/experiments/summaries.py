@@ -26,8 +26,10 @@ from serplib.experiments.tables import (
     accuracy,
     direct,
     equivalences,
+    gain_text,
     means,
     probes,
+    protocol,
     unequal_seeds,
 )
 
@@ -153,6 +155,17 @@ def _probe_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
     return shown
 
 
+def _protocol_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Show a row a change and a column a group; first what changes the testing alone."""
+    cells = frame.assign(cell=[gain_text(row) for row in frame.to_dict("records")])
+    order = frame.sort_values("trained", kind="stable")["label"].unique()
+    text = cells.pivot(index="label", columns="group", values="cell").loc[order].fillna("")
+    means = frame.groupby("group", sort=False)["reference"].first()
+    text = text[means.index].rename(columns={g: f"{g}: {mean:.2f} %" for g, mean in means.items()})
+    title = "Protocol: what one change is worth against the reference, points of accuracy"
+    return {title: text.reset_index(names="one change").rename_axis(columns=None)}
+
+
 def _restoration_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     rows = scaled(frame, 1e4, "restored", "copy_input", "resample")
     title = "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000"
@@ -252,6 +265,8 @@ def summarize(found: Records) -> Summary:
         shown |= _accuracy_tables(fine_tuned, tested[fine_tuned.index[0]])
     if not frozen.empty:
         shown |= _probe_tables(frozen, tested[frozen.index[0]])
+    if not (changes := protocol(found)).empty:
+        shown |= _protocol_tables(changes)
     if not (pairs := direct(found)).empty:
         shown["Pre-trainings compared with each other"] = format_rows(pairs, _DIRECT)
     if not (compared := equivalences(found)).empty:

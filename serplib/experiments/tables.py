@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from serplib import presets
+from serplib.evaluation.protocol import WAYS
 from serplib.evaluation.significance import (
     bootstrap_gain,
     equivalence,
@@ -90,11 +91,10 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
         row |= {"gain_text": "", "unpaired": "", **dict.fromkeys(_GAIN, math.nan)}
         if gain := paired_gain(ours, base):
             seeds = sorted(ours.keys() & base.keys())
-            interval = " [{low:+.2f}, {high:+.2f}]" if gain["n"] > 1 else ", one seed:"
             row |= {
                 **{key: gain[key] for key in ("gain", "low", "high", "verdict")},
                 "pairs": gain["n"],
-                "gain_text": ("{gain:+.2f}" + interval + " {verdict}").format(**gain),
+                "gain_text": gain_text(gain),
                 "unpaired": _unpaired([r for r in pair[0] + pair[1]
                                        if r["parameters"]["seed"] in seeds]),
             }  # fmt: skip
@@ -108,6 +108,12 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
                 "significant": sum(mcnemar(a, b)["p"] < 0.05 for a, b in zip(right, base_right)),
             }
         yield name, group, row
+
+
+def gain_text(gain: dict[str, Any]) -> str:
+    """Write a gain of `significance.paired_gain`: points, interval over seeds, verdict."""
+    interval = " [{low:+.2f}, {high:+.2f}]" if gain["n"] > 1 else ", one seed:"
+    return ("{gain:+.2f}" + interval + " {verdict}").format_map(gain)
 
 
 def _unpaired(found: Records) -> str:
@@ -293,6 +299,41 @@ def equivalences(found: Records) -> pd.DataFrame:
                     about = {"group": "", **about}
                     shared = {key: about[key] for key in ("group", "margin")}
                     rows.append(labels | shared | gain | same)
+    return pd.DataFrame(rows)
+
+
+def protocol(found: Records) -> pd.DataFrame:
+    """Tabulate what one change of the protocol is worth, against the reference of a group.
+
+    The reference is the first variant of a group that has the metric ``protocol``. The same network
+    is tested in each of `protocol.WAYS`; the other variants of the group are trained in another
+    way.
+
+    Returns:
+        A row a change: ``label``, ``group``, ``trained`` (whether it changes the training);
+        ``reference``, mean accuracy in per cent; ``gain``, ``low``, ``high``, ``verdict`` and ``n``
+        of `significance.paired_gain`, in points.
+    """
+    rows: list[dict[str, Any]] = []
+    groups = variants(found)
+    for runs in groups.values():
+        if "protocol" not in runs[0]["metrics"]:
+            continue
+        group = runs[0]["run"].get("group", "")
+        ways = {r["parameters"]["seed"]: r["metrics"]["protocol"] for r in runs}
+        base = {seed: 100 * way["reference"] for seed, way in ways.items()}
+        about = {"group": group, "reference": fmean(base.values())}
+        changes = [(text, False, {seed: 100 * way[key] for seed, way in ways.items()})
+                   for key, text in WAYS.items()]  # fmt: skip
+        for name, others in groups.items():
+            first = others[0]
+            if first["run"].get("group", "") == group and name != runs[0]["run"]["name"]:
+                tested = {r["parameters"]["seed"]: 100 * r["metrics"]["test"]["accuracy"]
+                          for r in others}  # fmt: skip
+                changes.append((label_of(first), True, tested))
+        for label, trained, values in changes:
+            if gain := paired_gain(values, base):
+                rows.append(about | {"label": label, "trained": trained} | gain)
     return pd.DataFrame(rows)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from serplib.evaluation import significance
+from serplib.evaluation import protocol, significance
 from serplib.experiments import notes, records, render, report, summaries, tables
 
 
@@ -131,6 +131,30 @@ def test_a_control_that_no_seed_changes_is_one_seed(model, accuracies, seeds):
     (shown,) = summaries.summarize(found).tables.values()
     assert shown.loc[0, "seeds"] == str(seeds) and shown.loc[0, "labelled shapes"] == "1,234"
     assert (" ± " in shown.loc[0, "memory bank"]) == (seeds > 1)
+
+
+def test_one_change_of_the_protocol_is_compared_with_the_reference_of_its_group():
+    found = []
+    for group, level in (("A", 0.80), ("B", 0.60)):
+        for seed in range(3):
+            base = record(group, seed, level, group=group, label="reference")
+            ways = dict.fromkeys(protocol.WAYS, level) | {"votes": level + 0.01 * (seed + 1)}
+            base["metrics"]["protocol"] = {"reference": level} | ways
+            found += [base, record(f"{group}-still", seed, level - 0.1, group=group, label="still")]
+    rows = tables.protocol(found[:-1]).set_index(["group", "label"])  # B-still has two seeds
+    assert len(rows) == 2 * (len(protocol.WAYS) + 1)
+    assert rows["reference"].groupby("group").first().to_dict() == pytest.approx({"A": 80, "B": 60})
+    votes = rows.loc[("B", protocol.WAYS["votes"])]
+    assert votes["gain"] == pytest.approx(2) and votes["n"] == 3 and not votes["trained"]
+    assert votes["high"] - 2 == pytest.approx(stats.t.ppf(0.975, 2) / math.sqrt(3))  # its sd is 1
+    still = rows.loc[("B", "still")]
+    assert (still["gain"], still["n"], still["trained"]) == (pytest.approx(-10), 2, True)
+    title = "Protocol: what one change is worth against the reference, points of accuracy"
+    shown = summaries.summarize(found).tables[title].set_index("one change")
+    assert shown.columns.tolist() == ["A: 80.00 %", "B: 60.00 %"]
+    assert shown.index.tolist() == [*protocol.WAYS.values(), "still"]  # training comes last
+    assert shown.loc["still", "A: 80.00 %"] == "-10.00 [-10.00, -10.00] significant loss"
+    assert tables.protocol(found[1::2]).empty  # without a reference
 
 
 def test_a_share_needs_its_denominator():
