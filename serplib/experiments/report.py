@@ -19,7 +19,7 @@ from serplib.experiments.tables import Records, accuracy, probes
 
 README_COLUMNS = {
     "variant": "{label}",
-    "ours, % (mean ± sd)": "{mean:.2f} ± {sd:.2f}",
+    "ours, %": "{mean:.2f} ± {sd:.2f}",
     "seeds": "{seeds}",
     "gain [95 % interval]": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]",
     "paper, %": "{published:.2f}",
@@ -155,7 +155,11 @@ def readme_table() -> str:
         full = (records.results_folder() / f"{suite}-full.json").exists()
         found.append(records.read_suite(f"{suite}-{'full' if full else 'laptop'}")["records"])
     rows = pd.concat([accuracy(suite) for suite in found])
-    return render.table_to_markdown(format_rows(rows, README_COLUMNS))
+    shown = format_rows(rows, README_COLUMNS)
+    if rows["size"].nunique() == 1:  # then it stands in the head
+        head = f"ours ({shown.pop('size').iloc[0]}), %"
+        shown = shown.rename(columns={"ours, %": head})
+    return render.table_to_markdown(shown)
 
 
 def readme_few() -> str:

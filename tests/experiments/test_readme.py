@@ -115,8 +115,10 @@ def test_the_findings_are_those_of_the_records():
         assert deep["mean"][f"layers-{name}"] > deep["mean"][f"last-{name}"]
     wide = tables.probes(records.read_suite("table2-laptop")["records"])["mean"]
     text = f"affine maps reach {deep['mean']['layers-affine']:.2f} %, the untrained encoder "
-    text += f"{deep['mean']['layers-untrained']:.2f}, and an untrained PointNet "
+    text += f"{deep['mean']['layers-untrained']:.2f}, SeRP {deep['mean']['layers-serp']:.2f} "
+    text += "(worse), and an untrained PointNet "
     assert f"{text}{wide['probe-wide-untrained']:.2f}" in words
+    assert deep.verdict["layers-serp"] == "significant loss"
     few, many = (
         tables.accuracy(records.read_suite("epochs-laptop")["records"]).loc[f"affine-{n}"]
         for n in (4, 24)
