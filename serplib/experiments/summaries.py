@@ -157,7 +157,7 @@ def _probe_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
 
 def _protocol_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Show a row a change and a column a group; first what changes the testing alone."""
-    cells = frame.assign(cell=[gain_text(row) for row in frame.to_dict("records")])
+    cells = frame.assign(cell=frame.apply(lambda row: gain_text(row.to_dict()), axis=1))
     order = frame.sort_values("trained", kind="stable")["label"].unique()
     text = cells.pivot(index="label", columns="group", values="cell").loc[order].fillna("")
     means = frame.groupby("group", sort=False)["reference"].first()
