@@ -37,6 +37,8 @@ ARITHMETIC = {
     # 2^-7, bfloat16 near 1; a step, a loss of notebook 04; 2^-8 in per cent; twice 0.81
     "A_engineering": {"0.008", "0.001", "0.4", "1.6"},
     "B_bottlenecks": {"0.08"},  # three times the p value in the table
+    # by hand: shares of three, four and five shapes, one probability; 1 - 2468/2560
+    "C_protocol": {"80", "50", "67", "3.6", "0.8", "92", "0.99", "0.01", "0.2", "95"},
     "11_results": {"0.04", "57.14", "50"},  # 100/2468; 4/7; power without t(0.8)
 }
 

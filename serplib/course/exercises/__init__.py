@@ -12,6 +12,7 @@ from serplib.course.exercises.perturbation import copy_baseline, expected_shared
 from serplib.course.exercises.point_clouds import normalize_like, same_set, sample_triangle
 from serplib.course.exercises.pointnet import critical_points, split_layer, weighted_cross_entropy
 from serplib.course.exercises.pretraining import decay_groups, snapshot, warmup_cosine
+from serplib.course.exercises.protocol import inflation, vote
 from serplib.course.exercises.results import seeds_needed, sign_test, standard_error
 from serplib.course.exercises.tokenization import encoder_input, target_in_input_frame, uncovered
 from serplib.course.exercises.transformer import block_parameters, pair_head, post_norm_block
