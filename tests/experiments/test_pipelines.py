@@ -85,7 +85,7 @@ def test_finetuning_is_its_library_calls(pretrained, tmp_path):
     encoder = pretrained[0] / "encoder.safetensors"
     record, _ = pipelines.finetune(
         model="pointnet", changes=CHANGES, train_shapes=60, test_shapes=20, robustness=1,
-        encoder=str(encoder), seed=3, folder=str(tmp_path),
+        protocols=True, encoder=str(encoder), seed=3, folder=str(tmp_path),
     )  # fmt: skip
     train, valid = hold_out(load("objects", "train", num_shapes=60), 0.1, 3)
     test = load("objects", "test", num_shapes=20)
@@ -96,7 +96,10 @@ def test_finetuning_is_its_library_calls(pretrained, tmp_path):
     history, result = training.finetune(
         classifier, train, valid, lambda: test, tuning.optim, 3, tuning.augment
     )
+    watched = [entry.pop("monitor_accuracy") for entry in record["history"]]  # decides nothing
     assert record["history"] == history and record["metrics"]["test"] == result
+    ways = record["metrics"]["protocol"]
+    assert (ways["reference"], ways["last_epoch"]) == (result["accuracy"], watched[-1])
     corrupted = robustness(partial(predict, classifier), test, 0, (1,))
     assert record["metrics"]["robustness"] == corrupted
     assert record["parameters"]["pretrained"] and record["parameters"]["test_dataset"] == "objects"
