@@ -177,8 +177,8 @@ def finetune(
                     loop.keep_best()
             if monitor is not None:
                 with loop.accelerator.autocast():
-                    result = score(classifier, monitor, optim.batch_size)
-                entry["monitor_accuracy"] = result["accuracy"]
+                    watched = score(classifier, monitor, optim.batch_size)
+                entry["monitor_accuracy"] = watched["accuracy"]
             loop.log(entry, f"valid {best:.3f}" if valid is not None else "")
         if loop.best is not None:
             classifier.load_state_dict(loop.best)

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from serplib.classifier import predict, score
+from serplib.classifier import accuracy_of, predict
 from serplib.data.common import Clouds
 from serplib.evaluation.corruptions import subset
 from serplib.geometry import farthest_point_sample, gather
@@ -62,7 +62,8 @@ def votes(
     chosen = []
     for vote in range(count):
         shown = scale_and_shift(points, generator) if vote else points  # (S, N, 3)
-        logits = [classifier(part.to(device)).float().cpu() for part in shown.split(batch_size)]
+        logits = [classifier(part.to(device)).float().cpu()  # (B, classes) each
+                  for part in shown.split(batch_size)]  # fmt: skip
         total = total + torch.cat(logits).softmax(-1)  # (S, classes)
         chosen.append(total.argmax(-1))  # (S,)
     return torch.stack(chosen)
@@ -89,9 +90,9 @@ def ways_to_test(
     watched = [entry["monitor_accuracy"] for entry in history if "monitor_accuracy" in entry]
     if test.labels is None or not watched:
         raise ValueError("wanted labels, and a history with monitor_accuracy: pass monitor=test")
-    found = score(classifier, test)
     draw = named_generator(seed, "votes")
     right = votes(classifier, test.points, VOTES, draw).eq(test.labels)  # (V, S)
+    found = accuracy_of(right[0], test.labels)  # of one vote
     voted = right.double().mean(1)  # (V,)
     half = test.points.shape[1] // 2
     spread = gather(test.points, farthest_point_sample(test.points, half))  # (S, N / 2, 3)

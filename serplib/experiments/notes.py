@@ -89,6 +89,9 @@ def notes_of(
          "Robustness: corruptions are this library's, with the strengths and the frame of "
          "ModelNet40-C; occlusion, lidar and density_inc are approximated from the cloud. Only "
          "the table of ModelNet40-C's own files is comparable with published figures."),
+        ("protocol" in metrics,
+         "Protocol: rows whose names say so choose on the test set, to measure what this adds. "
+         "Nothing that is trained or reported elsewhere depends on them."),
         (episodes,
          "Few-shot columns such as '5 way 10 shot' drew support and queries from the test split "
          "and left small classes out. They are not comparable with published figures; columns "

@@ -208,9 +208,10 @@ def finetune(
             label_smoothing=tuning.label_smoothing, extend=extend,
             monitor=load_test() if protocols else None,
         )  # fmt: skip
-    metrics, test = {"test": result}, load_test()
-    if protocols:
-        metrics["protocol"] = protocol.ways_to_test(classifier, test, history, seed)
+        metrics, test = {"test": result}, load_test()
+        if protocols:
+            with accelerator.autocast():  # as `history` was measured
+                metrics["protocol"] = protocol.ways_to_test(classifier, test, history, seed)
     if robustness:
         severities = tuple(range(1, robustness + 1))
         classify = partial(predict, classifier)

@@ -159,7 +159,8 @@ def _protocol_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Show a row a change and a column a group; first what changes the testing alone."""
     cells = frame.assign(cell=frame.apply(lambda row: gain_text(row.to_dict()), axis=1))
     order = frame.sort_values("trained", kind="stable")["label"].unique()
-    text = cells.pivot(index="label", columns="group", values="cell").loc[order].fillna("")
+    text = cells.pivot_table("cell", "label", "group", aggfunc="; ".join)  # a label may come twice
+    text = text.loc[order].fillna("")
     means = frame.groupby("group", sort=False)["reference"].first()
     text = text[means.index].rename(columns={g: f"{g}: {mean:.2f} %" for g, mean in means.items()})
     title = "Protocol: what one change is worth against the reference, points of accuracy"

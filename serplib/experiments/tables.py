@@ -306,8 +306,8 @@ def protocol(found: Records) -> pd.DataFrame:
     """Tabulate what one change of the protocol is worth, against the reference of a group.
 
     The reference is the first variant of a group that has the metric ``protocol``. The same network
-    is tested in each of `protocol.WAYS`; the other variants of the group are trained in another
-    way.
+    is tested in each of `protocol.WAYS`; the other fine-tuned variants of the group are trained in
+    another way.
 
     Returns:
         A row a change: ``label``, ``group``, ``trained`` (whether it changes the training);
@@ -315,22 +315,24 @@ def protocol(found: Records) -> pd.DataFrame:
         of `significance.paired_gain`, in points.
     """
     rows: list[dict[str, Any]] = []
-    groups = variants(found)
-    for runs in groups.values():
-        if "protocol" not in runs[0]["metrics"]:
+    tuned = variants([r for r in found if "test" in r["metrics"]])
+    groups: dict[str, dict[str, Records]] = {}
+    for name, runs in tuned.items():
+        groups.setdefault(runs[0]["run"].get("group", ""), {})[name] = runs
+    for group, of_group in groups.items():
+        names = [name for name, runs in of_group.items() if "protocol" in runs[0]["metrics"]]
+        if not names:
             continue
-        group = runs[0]["run"].get("group", "")
+        runs = of_group.pop(names[0])
         ways = {r["parameters"]["seed"]: r["metrics"]["protocol"] for r in runs}
         base = {seed: 100 * way["reference"] for seed, way in ways.items()}
         about = {"group": group, "reference": fmean(base.values())}
         changes = [(text, False, {seed: 100 * way[key] for seed, way in ways.items()})
                    for key, text in WAYS.items()]  # fmt: skip
-        for name, others in groups.items():
-            first = others[0]
-            if first["run"].get("group", "") == group and name != runs[0]["run"]["name"]:
-                tested = {r["parameters"]["seed"]: 100 * r["metrics"]["test"]["accuracy"]
-                          for r in others}  # fmt: skip
-                changes.append((label_of(first), True, tested))
+        for others in of_group.values():
+            tested = {r["parameters"]["seed"]: 100 * r["metrics"]["test"]["accuracy"]
+                      for r in others}  # fmt: skip
+            changes.append((label_of(others[0]), True, tested))
         for label, trained, values in changes:
             if gain := paired_gain(values, base):
                 rows.append(about | {"label": label, "trained": trained} | gain)

@@ -1,5 +1,6 @@
 """Tables: records to frames, frames to text, HTML and Markdown; each number computed once."""
 
+import copy
 import html
 import math
 import re
@@ -155,6 +156,16 @@ def test_one_change_of_the_protocol_is_compared_with_the_reference_of_its_group(
     assert shown.index.tolist() == [*protocol.WAYS.values(), "still"]  # training comes last
     assert shown.loc["still", "A: 80.00 %"] == "-10.00 [-10.00, -10.00] significant loss"
     assert tables.protocol(found[1::2]).empty  # without a reference
+    tested_too = copy.deepcopy(found[1])  # all variants tested in all ways, by a profile
+    tested_too["metrics"]["protocol"] = found[0]["metrics"]["protocol"]
+    pretrained = record("pretrain", 0, 0.5, group="A") | {"metrics": {"restoration": {}}}
+    again = [record("A-other", seed, 0.9, group="A", label="still") for seed in range(3)]
+    rows = tables.protocol([pretrained, found[0], tested_too, *again])
+    assert rows["label"].tolist() == [*protocol.WAYS.values(), "still", "still"]
+    assert rows["trained"].sum() == 2, "the first tested variant is the only reference"
+    both = summaries.summarize([found[0], tested_too, *again]).tables[title]
+    cell = both.set_index("one change").loc["still"].iloc[0]
+    assert cell.count("one seed") == 2, "equal labels share a cell"
 
 
 def test_a_share_needs_its_denominator():
