@@ -44,20 +44,25 @@ def entries() -> pd.DataFrame:
     Returns:
         A row a variant, fastest first, with the fields of `_COLUMNS`, ``kind`` (one of `KINDS`) and
         ``few`` (whether it had few labels); ``minutes`` of one core, the median over seeds, count
-        the pre-training, and ``slowest`` is the largest over the smallest of a variant's seeds.
+        the pre-training. Fine-tunings of one size, whatever they start from, count their common
+        median. ``slowest`` is the largest over the smallest time of a variant's seeds.
     """
     paths = sorted(records.results_folder().glob("*.json"))
     found = {path.name: records.read_json(path).get("records", []) for path in paths}
     every = {r["run"]["hash"]: r for runs in found.values() for r in runs}
     rows = [_row(r, every) | {"file": name} for name, runs in found.items()
             for group in variants(runs).values() for r in independent(group)]  # fmt: skip
-    groups = pd.DataFrame(rows).dropna(subset="accuracy").groupby(["file", "name"], sort=False)
-    # The median, because other programs have slowed the runs of some seeds.
-    minutes, least = groups["minutes"].median(), groups["minutes"].min()
+    frame = pd.DataFrame(rows).dropna(subset="accuracy")
+    # Medians, because other programs have slowed some runs; a run of two suites counts once.
+    typical = frame.drop_duplicates("hash").groupby("work")["own"].median()
+    frame["minutes"] = frame["before"] + frame["work"].map(typical).fillna(frame["own"])
+    frame["measured"] = frame["before"] + frame["own"]
+    groups = frame.groupby(["file", "name"], sort=False)
+    least = groups["measured"].min()
     table = groups.last().assign(
-        mean=groups["accuracy"].mean(), minutes=minutes, sd=groups["accuracy"].std(),
-        seeds=groups.size(), first=groups["hash"].first(),
-        slowest=groups["minutes"].max() / least.where(least > 0),
+        mean=groups["accuracy"].mean(), minutes=groups["minutes"].median(),
+        sd=groups["accuracy"].std(), seeds=groups.size(), first=groups["hash"].first(),
+        slowest=groups["measured"].max() / least.where(least > 0),
     )  # fmt: skip
     table = table.sort_values("seeds", ascending=False, kind="stable")
     return table.drop_duplicates("first").sort_values("minutes").reset_index()  # shared runs once
@@ -66,12 +71,12 @@ def entries() -> pd.DataFrame:
 def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
     """Describe a run; its accuracy is None where it does not belong into the table."""
     run, parameters, environment = (record[key] for key in ("run", "parameters", "environment"))
-    test, minutes, part = record["data"].get("test", {}), 0.0, record
+    test, chain, part = record["data"].get("test", {}), list[float](), record
     belongs = (test.get("name"), test.get("num_shapes")) == ("modelnet40", TEST_SHAPES)
     belongs &= environment["device"].startswith("CPU")
     belongs &= not record["metrics"].keys() & {"robustness", "protocol"}
     while part:  # the run, and those that it starts from
-        minutes += part["seconds"] * part["environment"]["threads"] / 60
+        chain.append(part["seconds"] * part["environment"]["threads"] / 60)
         parent = part["run"].get("parent")
         belongs &= parent is None or parent in every
         part = every.get(parent, {})
@@ -83,6 +88,10 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
     labelled = [record["data"][part]["num_shapes"] for part in ("train", "valid")
                 if part in record["data"]]  # fmt: skip
     tuned, pretrained = "test" in record["metrics"], parameters.get("pretrained", False)
+    work = None  # what a fine-tuning computes, whatever its first weights
+    if tuned and record.get("history"):
+        size = record.get("millions_of_parameters", parameters.get("preset"))
+        work = f"{parameters['model']} {size} {len(record['history'])} {labelled}"
     return {
         **{key: run[key] for key in ("name", "hash")},
         "command": command,
@@ -92,7 +101,9 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
         "few": bool(parameters.get("labels_per_class")),
         "labelled": sum(labelled),
         "accuracy": values[0] if values else None,
-        "minutes": minutes,
+        "work": work,
+        "own": chain[0],
+        "before": sum(chain[1:]),
         "commit": (environment["git"]["revision"] or "unknown")[:10],
         "date": record["finished"][:10],
         "device": environment["device"],

@@ -58,6 +58,17 @@ def test_seeds_are_averaged_and_runs_of_two_suites_are_listed_once(committed):
     assert found["mean"]["x"] == pytest.approx(85)
 
 
+def test_fine_tunings_of_one_size_count_the_same_minutes(committed):
+    """Scratch on a busy machine is not slower than the same training of a pre-trained network."""
+    size = {"history": [{"epoch": 1}], "millions_of_parameters": 0.5}
+    pre = record("pre", minutes=10, data={}, metrics={})
+    rows = [record("scratch", minutes=9, **size), record("tuned", minutes=3, parent="pre0", **size),
+            record("longer", minutes=1, **size | {"history": 2 * size["history"]})]  # fmt: skip
+    found = committed(a=[pre, *rows], b=rows[:1])
+    assert found["minutes"].to_dict() == {"longer": 1, "scratch": 6, "tuned": 16}
+    assert found["slowest"].max() == 1
+
+
 def test_what_is_not_comparable_is_left_out(committed):
     other, part, gpu, robust, orphan = (record(n) for n in ("other", "part", "gpu", "r", "orphan"))
     other["data"] = {"test": {"name": "objects", "num_shapes": 2468}}
