@@ -32,6 +32,11 @@ WAYS = {  # in words, by the key of `ways_to_test`, in the order of a table
     "farthest": "half of the points, farthest",
     "random": "half of the points, random",
 }
+ONE_SIGN = {  # ways whose difference from the reference has one sign for all classifiers, and why
+    "best_epoch": "never negative",
+    "best_votes": "never negative",
+    "padded": "arithmetic",
+}
 
 
 @torch.no_grad()

@@ -29,7 +29,8 @@ LEARNT_NOTE = (
 DIRECT_NOTE = (
     "Affine maps and local drops change two things against SeRP: the perturbation, and the frame "
     "of the loss (that of the cloud instead of that of the patch). Rows that name a frame change "
-    "one of them alone."
+    "one of them alone. The frames differ in origin and unit: only the patch's frame divides each "
+    "patch by its standard deviation. The records do not separate the two."
 )
 
 
@@ -91,14 +92,15 @@ def notes_of(
          "the table of ModelNet40-C's own files is comparable with published figures."),
         ("protocol" in metrics,
          "Protocol: rows whose names say so choose on the test set, to measure what this adds. "
-         "Nothing that is trained or reported elsewhere depends on them."),
+         "Nothing that is trained or reported elsewhere depends on them. Rows that are never "
+         "negative by construction, or follow from the divisor, have no interval."),
         (episodes,
          "Few-shot columns such as '5 way 10 shot' drew support and queries from the test split "
          "and left small classes out. They are not comparable with published figures; columns "
          "such as 5w10s are."),
         (True in changed,
-         "Code: what decides these numbers has changed since they were measured. Run the suite "
-         "again before comparing them with new runs."),
+         "Code: the code that computes these numbers has changed since they were measured. Run the "
+         "suite again before comparing them with new runs."),
         (True not in changed and None in changed,
          "Code: it is unknown whether it has changed since these numbers were measured."),
         (not restored.empty and not better,

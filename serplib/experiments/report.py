@@ -173,7 +173,8 @@ def readme_few() -> str:
     forms = {"mean": "{mean:.2f}", "gain": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]"}
     rows["cell"] = format_rows(rows, forms).agg("; ".join, axis=1).str.removesuffix("; ").to_list()
     rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)
-    rows["of"] = rows["of"].replace(["from scratch", "untrained encoder"], "none")
+    names = {"from scratch": "none", "untrained encoder": "none", "Point-NN": "Point-NN's features"}
+    rows["of"] = rows["of"].replace(names)
     table = rows.pivot(index="of", columns="group", values="cell").loc[rows["of"].unique()]
     shown = table[list(FEW_COLUMNS)].fillna("").rename(columns=FEW_COLUMNS)
     return render.table_to_markdown(shown.reset_index(names="pre-training"))

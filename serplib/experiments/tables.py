@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from serplib import presets
-from serplib.evaluation.protocol import WAYS
+from serplib.evaluation.protocol import ONE_SIGN, WAYS
 from serplib.evaluation.significance import (
     bootstrap_gain,
     equivalence,
@@ -112,7 +112,9 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
 
 def gain_text(gain: dict[str, Any]) -> str:
     """Write a gain of `significance.paired_gain`: points, interval over seeds, verdict."""
-    interval = " [{low:+.2f}, {high:+.2f}]" if gain["n"] > 1 else ", one seed:"
+    if gain["n"] == 1:
+        return "{gain:+.2f}, one seed".format_map(gain)
+    interval = "," if math.isnan(gain["low"]) else " [{low:+.2f}, {high:+.2f}]"
     return ("{gain:+.2f}" + interval + " {verdict}").format_map(gain)
 
 
@@ -312,7 +314,8 @@ def protocol(found: Records) -> pd.DataFrame:
     Returns:
         A row a change: ``label``, ``group``, ``trained`` (whether it changes the training);
         ``reference``, mean accuracy in per cent; ``gain``, ``low``, ``high``, ``verdict`` and ``n``
-        of `significance.paired_gain`, in points.
+        of `significance.paired_gain`, in points. Rows of `protocol.ONE_SIGN` have no interval, and
+        the reason in place of the verdict.
     """
     rows: list[dict[str, Any]] = []
     tuned = variants([r for r in found if "test" in r["metrics"]])
@@ -327,15 +330,17 @@ def protocol(found: Records) -> pd.DataFrame:
         ways = {r["parameters"]["seed"]: r["metrics"]["protocol"] for r in runs}
         base = {seed: 100 * way["reference"] for seed, way in ways.items()}
         about = {"group": group, "reference": fmean(base.values())}
-        changes = [(text, False, {seed: 100 * way[key] for seed, way in ways.items()})
+        changes = [(key, text, {seed: 100 * way[key] for seed, way in ways.items()})
                    for key, text in WAYS.items()]  # fmt: skip
         for others in of_group.values():
             tested = {r["parameters"]["seed"]: 100 * r["metrics"]["test"]["accuracy"]
                       for r in others}  # fmt: skip
-            changes.append((label_of(others[0]), True, tested))
-        for label, trained, values in changes:
+            changes.append(("", label_of(others[0]), tested))
+        for key, label, values in changes:
             if gain := paired_gain(values, base):
-                rows.append(about | {"label": label, "trained": trained} | gain)
+                if key in ONE_SIGN:
+                    gain |= {"low": math.nan, "high": math.nan, "verdict": ONE_SIGN[key]}
+                rows.append(about | {"label": label, "trained": not key} | gain)
     return pd.DataFrame(rows)
 
 

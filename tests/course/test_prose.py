@@ -39,7 +39,8 @@ ARITHMETIC = {
     "B_bottlenecks": {"0.08"},  # three times the p value in the table
     # by hand: shares of three, four and five shapes, one probability; 1 - 2468/2560
     "C_protocol": {"80", "50", "67", "3.6", "0.8", "92", "0.99", "0.01", "0.2", "95"},
-    "11_results": {"0.04", "57.14", "50"},  # 100/2468; 4/7; power without t(0.8)
+    # 100/2468; 4/7; power without t(0.8); 2 x (64 + 128 + 1024) and 5 x 3 x 96 features
+    "11_results": {"0.04", "57.14", "50", "2,432", "1,440"},
 }
 
 

@@ -148,6 +148,8 @@ def test_one_change_of_the_protocol_is_compared_with_the_reference_of_its_group(
     votes = rows.loc[("B", protocol.WAYS["votes"])]
     assert votes["gain"] == pytest.approx(2) and votes["n"] == 3 and not votes["trained"]
     assert votes["high"] - 2 == pytest.approx(stats.t.ppf(0.975, 2) / math.sqrt(3))  # its sd is 1
+    chosen = rows.loc[("A", protocol.WAYS["best_votes"])]
+    assert chosen["gain"] == 0 and math.isnan(chosen["low"]), "its sign is no result"
     still = rows.loc[("B", "still")]
     assert (still["gain"], still["n"], still["trained"]) == (pytest.approx(-10), 2, True)
     title = "Protocol: what one change is worth against the reference, points of accuracy"
@@ -155,6 +157,8 @@ def test_one_change_of_the_protocol_is_compared_with_the_reference_of_its_group(
     assert shown.columns.tolist() == ["A: 80.00 %", "B: 60.00 %"]
     assert shown.index.tolist() == [*protocol.WAYS.values(), "still"]  # training comes last
     assert shown.loc["still", "A: 80.00 %"] == "-10.00 [-10.00, -10.00] significant loss"
+    assert shown.loc[protocol.WAYS["best_epoch"], "A: 80.00 %"] == "+0.00, never negative"
+    assert shown.loc[protocol.WAYS["padded"], "A: 80.00 %"] == "+0.00, arithmetic"
     assert tables.protocol(found[1::2]).empty  # without a reference
     tested_too = copy.deepcopy(found[1])  # all variants tested in all ways, by a profile
     tested_too["metrics"]["protocol"] = found[0]["metrics"]["protocol"]
@@ -318,7 +322,7 @@ def test_every_row_of_a_bottleneck_has_its_rate():
 
 def test_one_seed_decides_nothing():
     found = [record("scratch", 0, 0.5), record("ours", 0, 0.9, scratch="scratch")]
-    assert tables.accuracy(found).gain_text["ours"] == "+40.00, one seed: not significant"
+    assert tables.accuracy(found).gain_text["ours"] == "+40.00, one seed"
 
 
 def test_fewer_labels_come_first_and_all_labels_last():
