@@ -94,13 +94,17 @@ def parameters_in_millions(module: nn.Module) -> float:
 
 
 @torch.no_grad()
+def features(module: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
+    """Encode clouds ``(S, N, 3)`` in evaluation mode: ``(S, D)`` float32 on the CPU."""
+    expect(points, "S N 3")
+    module.eval()
+    device = next(module.parameters()).device
+    return torch.cat([module(part.to(device)).float().cpu() for part in points.split(batch_size)])
+
+
 def predict(classifier: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
     """Predict the classes of clouds ``(S, N, 3)``: ``(S,)`` int64, on the CPU."""
-    expect(points, "S N 3")
-    classifier.eval()
-    device = next(classifier.parameters()).device
-    parts = [classifier(part.to(device)).argmax(1).cpu() for part in points.split(batch_size)]
-    return torch.cat(parts)
+    return features(classifier, points, batch_size).argmax(1)
 
 
 def score(classifier: nn.Module, clouds: Clouds, batch_size: int = 128) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from types import NoneType
 from typing import Annotated, Any, get_args, get_type_hints
@@ -75,33 +76,34 @@ def check_fields(config: Any) -> None:
         object.__setattr__(config, name, check_field(config_type, name, getattr(config, name)))
 
 
-def check_field(config_type: type, field: str, value: object, title: str = "") -> Any:
+def check_field(of: Callable[..., Any], field: str, value: object, title: str = "") -> Any:
     """Check a value for one field of a dataclass; return it converted as `check_fields` does.
 
     Args:
+        of: a dataclass, or a function that takes ``field``.
         title: name of the field in the message, if another one.
     """
     if isinstance(value, np.generic):
         value = value.item()
     try:
-        return field_types(config_type)[field].validate_python(
+        return field_types(of)[field].validate_python(
             tuple(value) if isinstance(value, list) else value, strict=True
         )
     except ValidationError as error:
         first = error.errors()[0]
         item = "".join(f"item {i}: " for i in first["loc"] if isinstance(i, int))
         reason = first["msg"].replace("Input should be", "must be")
-        optional = NoneType in get_args(get_type_hints(config_type)[field])
+        optional = NoneType in get_args(get_type_hints(of)[field])
         raise ValueError(
             f"{title or field} is {value!r}: {item}{reason}{' or None' if optional else ''}"
         ) from None
 
 
 @functools.cache
-def field_types(config_type: type) -> dict[str, TypeAdapter]:
-    """Return a pydantic validator for each field of a dataclass, in order."""
+def field_types(of: Callable[..., Any]) -> dict[str, TypeAdapter]:
+    """Return a pydantic validator for each field of a dataclass or argument, in order."""
     finite = ConfigDict(allow_inf_nan=False)
     return {  # a nested dataclass keeps its own configuration: pydantic refuses another one
         name: TypeAdapter(hint, config=None if is_dataclass(hint) else finite)
-        for name, hint in get_type_hints(config_type, include_extras=True).items()
+        for name, hint in get_type_hints(of, include_extras=True).items()
     }

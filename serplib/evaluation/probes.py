@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serplib.classifier import accuracy_of
+from serplib.classifier import accuracy_of, features
 from serplib.data.common import Clouds
 from serplib.data.splits import hold_out
 from serplib.pointnet import PointNetEncoder
@@ -37,17 +37,6 @@ HEADS: dict[str, tuple[str, tuple[float, ...]]] = {  # name: its setting, the va
 }
 
 
-@torch.no_grad()
-def features(encoder: nn.Module, points: Tensor, batch_size: int = 128) -> Tensor:
-    """Encode clouds ``(S, N, 3)`` in evaluation mode: ``(S, D)`` float32 on the CPU."""
-    expect(points, "S N 3")
-    encoder.eval()
-    device = next(encoder.parameters()).device
-    parts = [encoder(part.to(device)).float().cpu() for part in points.split(batch_size)]
-    return torch.cat(parts)
-
-
-@torch.no_grad()
 def layer_features(
     encoder: PointNetEncoder | TransformerEncoder, points: Tensor, batch_size: int = 128
 ) -> Tensor:
@@ -60,34 +49,26 @@ def layer_features(
         ``(S, D)`` float32 on the CPU: D is 3 (L + 1) times the width of L blocks, or twice the sum
         of PointNet's widths.
     """
-    expect(points, "S N 3")
-    encoder.eval()
-    device = next(encoder.parameters()).device
     layers: list[nn.Module]
     if isinstance(encoder, TransformerEncoder):
         layers = [encoder.embedding, *encoder.blocks]
     else:
         layers = [encoder.local, encoder.middle, encoder.last]
-    found: list[Tensor] = []  # (B, width) each
+    found: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}  # of each batch
 
-    def pool(_layer: nn.Module, _inputs: Any, output: Any) -> None:
+    def pool(layer: nn.Module, _inputs: Any, output: Any) -> None:
         x = output[0] if isinstance(output, tuple) else output  # (B, c+1, width) or (B, N, width)
-        if isinstance(encoder, TransformerEncoder):
-            found.append(x[:, 0])  # [CLS]
-            x = x[:, 1:]  # (B, c, width)
-        found.extend([x.mean(1), x.amax(1)])
+        cls = [x[:, 0]] if isinstance(encoder, TransformerEncoder) else []
+        x = x[:, len(cls) :]  # (B, c, width) or (B, N, width)
+        found[layer].append(torch.cat([*cls, x.mean(1), x.amax(1)], -1).float().cpu())
 
     handles = [layer.register_forward_hook(pool) for layer in layers]
-    batches = []
     try:
-        for part in points.split(batch_size):
-            found.clear()
-            encoder(part.to(device))
-            batches.append(torch.cat(found, -1).float().cpu())  # (B, D)
+        features(encoder, points, batch_size)
     finally:
         for handle in handles:
             handle.remove()
-    return torch.cat(batches)
+    return torch.cat([torch.cat(batches) for batches in found.values()], -1)  # (S, D)
 
 
 def handmade(points: Tensor) -> Tensor:

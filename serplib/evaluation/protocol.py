@@ -12,13 +12,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from serplib.classifier import accuracy_of, predict
+from serplib.classifier import accuracy_of, features, predict
 from serplib.data.common import Clouds
 from serplib.evaluation.corruptions import subset
 from serplib.geometry import farthest_point_sample, gather
 from serplib.perturbation import scale_and_shift
 from serplib.seeding import named_generator
-from serplib.validation import expect, require_at_least
+from serplib.validation import require_at_least
 
 VOTES = 10
 PADDED_BATCH = 128  # the authors' code divides by batches x 128
@@ -39,7 +39,6 @@ ONE_SIGN = {  # ways whose difference from the reference has one sign for all cl
 }
 
 
-@torch.no_grad()
 def votes(
     classifier: nn.Module,
     points: Tensor,
@@ -59,17 +58,12 @@ def votes(
         ``(V, S)`` int64 on the CPU: row v has the classes by the mean probability of the first
         v + 1 votes.
     """
-    expect(points, "S N 3")
     require_at_least(1, count=count)
-    classifier.eval()
-    device = next(classifier.parameters()).device
     total: Tensor | float = 0.0  # (S, classes) sum of the probabilities so far
     chosen = []
     for vote in range(count):
         shown = scale_and_shift(points, generator) if vote else points  # (S, N, 3)
-        logits = [classifier(part.to(device)).float().cpu()  # (B, classes) each
-                  for part in shown.split(batch_size)]  # fmt: skip
-        total = total + torch.cat(logits).softmax(-1)  # (S, classes)
+        total = total + features(classifier, shown, batch_size).softmax(-1)  # (S, classes)
         chosen.append(total.argmax(-1))  # (S,)
     return torch.stack(chosen)
 

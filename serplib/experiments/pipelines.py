@@ -22,6 +22,7 @@ functions share:
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import time
@@ -31,14 +32,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from serplib import checkpoint, presets, training
-from serplib.classifier import Classifier, autoencoder, parameters_in_millions, predict
+from serplib.classifier import Classifier, Model, autoencoder, parameters_in_millions, predict
 from serplib.data import load, modelnet40_c
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out, same_classes
@@ -52,8 +54,10 @@ from serplib.pointnet import PointNetEncoder
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator, named_seed
 from serplib.transformer import SerpTransformer, TransformerEncoder
+from serplib.validation import Share
 
 Panels = dict[str, dict[str, Tensor]]  # title -> role -> points, as `plots.show_clouds` takes them
+Precision = Literal["no", "bf16", "fp16"]
 _BY_HAND = {"name": "by-hand", "hash": "by-hand"}
 _NOT_RECORDED = {"encoder", "processes", "tracker", "folder", "run"}
 
@@ -68,13 +72,13 @@ class Result(NamedTuple):
 def pretrain(
     *,
     preset: str = "quick",
-    model: str = "transformer",
+    model: Model = "transformer",
     changes: dict[str, Any] | None = None,
     dataset: str = "objects",
-    train_shapes: int = 512,
-    valid_shapes: int = 64,
+    train_shapes: NonNegativeInt = 512,
+    valid_shapes: PositiveInt = 64,
     data_seed: int = 0,
-    mixed_precision: str = "no",
+    mixed_precision: Precision = "no",
     processes: int = 1,
     tracker: str = "",
     extend: bool = False,
@@ -141,19 +145,19 @@ def _published_corruptions(
 def finetune(
     *,
     preset: str = "quick",
-    model: str = "transformer",
+    model: Model = "transformer",
     changes: dict[str, Any] | None = None,
     dataset: str = "objects",
-    train_shapes: int = 512,
+    train_shapes: NonNegativeInt = 512,
     test_dataset: str = "",
-    test_shapes: int = 0,
+    test_shapes: NonNegativeInt = 0,
     data_seed: int = 0,
-    labels_per_class: int = 0,
-    valid_fraction: float = 0.1,
-    robustness: int = 0,
+    labels_per_class: NonNegativeInt = 0,
+    valid_fraction: Share = 0.1,
+    robustness: Annotated[int, Field(ge=0, le=5)] = 0,
     protocols: bool = False,
     encoder: str = "",
-    mixed_precision: str = "no",
+    mixed_precision: Precision = "no",
     processes: int = 1,
     tracker: str = "",
     extend: bool = False,
@@ -226,14 +230,14 @@ def finetune(
 def probe(
     *,
     preset: str = "quick",
-    model: str = "transformer",
+    model: Literal[Model, "handmade", "point_nn"] = "transformer",
     changes: dict[str, Any] | None = None,
     dataset: str = "objects",
-    train_shapes: int = 512,
-    test_shapes: int = 0,
+    train_shapes: NonNegativeInt = 512,
+    test_shapes: NonNegativeInt = 0,
     data_seed: int = 0,
-    labels_per_class: int = 0,
-    heads: list[str] | tuple[str, ...] = ("svm", "knn"),
+    labels_per_class: NonNegativeInt = 0,
+    heads: tuple[probes.Head, ...] = ("svm", "knn"),
     few_shot: bool = False,
     readout: probes.Readout = "last",
     svm: probes.Svm = "rest",
@@ -259,8 +263,7 @@ def probe(
         A record with the metric ``probes``; the ``features`` of the test shapes ``(S, D)``, their
         ``labels`` and ``classes``, and the ``singular_values`` of 512 training shapes' features.
     """
-    heads = list(heads)
-    given, started = dict(locals()), time.perf_counter()
+    given, started = dict(locals()) | {"heads": list(heads)}, time.perf_counter()
     settings = presets.build(preset, changes or {})
     embed = {"handmade": probes.handmade, "point_nn": point_nn.features}.get(model)
     if embed is not None and encoder:
@@ -276,7 +279,7 @@ def probe(
     if labels_per_class:
         train = few_labels(train, labels_per_class, seed)
     load_test = cache(partial(load, dataset, "test", test_shapes or None, seed=data_seed))
-    found = probes.probe(embed, train, load_test, seed, heads=tuple(heads), svm=svm)
+    found = probes.probe(embed, train, load_test, seed, heads=heads, svm=svm)
     test = load_test()
     assert train.labels is not None and test.labels is not None  # else probe() has raised
     embedded = embed(test.points)  # (S, D)
@@ -296,10 +299,10 @@ def probe(
 def figure4(
     *,
     preset: str = "quick",
-    model: str = "transformer",
+    model: Model = "transformer",
     changes: dict[str, Any] | None = None,
     dataset: str = "objects",
-    test_shapes: int = 300,
+    test_shapes: NonNegativeInt = 300,
     kinds: str = "chair airplane table lamp",
     data_seed: int = 0,
     encoder: str = "",
@@ -346,11 +349,11 @@ def figure4(
 def leakage(
     *,
     preset: str = "quick",
-    model: str = "transformer",
+    model: Model = "transformer",
     changes: dict[str, Any] | None = None,
     dataset: str = "objects",
-    train_shapes: int = 512,
-    valid_shapes: int = 64,
+    train_shapes: NonNegativeInt = 512,
+    valid_shapes: PositiveInt = 64,
     data_seed: int = 0,
     seed: int = 0,
     folder: str = "runs/by-hand/leakage",
@@ -369,6 +372,17 @@ def leakage(
     train, valid = _pretraining_split(dataset, train_shapes, valid_shapes, data_seed)
     found = leakage_module.leakage(settings, model, train.points, valid.points, seed)
     return Result(_record(given, started, {"train": train, "valid": valid}, {"leakage": found}), {})
+
+
+EXPERIMENTS: dict[str, Callable[..., Result]] = {  # by the name of the notebook that calls it
+    function.__name__: function for function in (pretrain, finetune, probe, figure4, leakage)
+}
+
+
+def defaults(notebook: str) -> dict[str, Any]:
+    """Return the parameters of an experiment's notebook with their defaults."""
+    takes = inspect.signature(EXPERIMENTS[notebook]).parameters
+    return {name: argument.default for name, argument in takes.items()}
 
 
 # ---- shared steps ------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ Reports and the recorded numbers in the notebooks are read from records.
 from __future__ import annotations
 
 import ast
-import base64
 import datetime
 import functools
 import hashlib
@@ -221,16 +220,3 @@ def read_suite(name: str) -> dict:
             "'serp report SUITE --keep' writes those of your finished runs"
         )
     return read_json(path)
-
-
-def restored_clouds(notebook: Path) -> bytes | None:
-    """Return the picture of restored clouds in an executed notebook, if there is one."""
-    try:
-        cells = read_json(notebook)["cells"]
-    except (OSError, ValueError, KeyError):
-        return None
-    for output in (output for cell in cells for output in cell.get("outputs", [])):
-        alt = output.get("metadata", {}).get("image/png", {}).get("alt", "")
-        if alt.endswith("clean, corrupted, restored."):
-            return base64.b64decode("".join(output["data"]["image/png"]))
-    return None

@@ -88,20 +88,14 @@ def failure(outcome: dict) -> str:
 
 
 def _restorations(folder: Path, found: Records) -> dict[str, bytes]:
-    """Read pictures of restored clouds, one a variant: clean, corrupted, restored.
-
-    Runs of ``figure4`` leave a file, those of ``pretrain`` a picture in their executed notebook.
-    """
+    """Read pictures of restored clouds, one a variant: clean, corrupted, restored."""
     pictures: dict[str, bytes] = {}
     for record in found:
-        about = record["run"]
-        run = folder / f"{about['name']}-seed{record['parameters']['seed']}-{about['hash'][:8]}"
-        label = about.get("label", about["name"])
-        if (path := run / "figure.png").is_file():
-            pictures.setdefault(f"Figure 4: {label}", path.read_bytes())
-        elif "restoration" in record["metrics"] and f"{render.RESTORED}{label}" not in pictures:
-            if picture := records.restored_clouds(run / "notebook.ipynb"):
-                pictures[f"{render.RESTORED}{label}"] = picture
+        about, seed = record["run"], record["parameters"]["seed"]
+        path = folder / f"{about['name']}-seed{seed}-{about['hash'][:8]}" / "figure.png"
+        if path.is_file():
+            head = render.RESTORED if record["history"] else "Figure 4: "
+            pictures.setdefault(head + about.get("label", about["name"]), path.read_bytes())
     return pictures
 
 

@@ -131,15 +131,16 @@ def run_one(
 
     Returns:
         ``name``, ``seed``, ``state`` (``"done"``, ``"kept"``, ``"failed"`` or ``"not run"``),
-        ``seconds``, ``message``, and the path of the executed ``notebook``.
+        ``seconds``, ``message``, the path of the executed ``notebook``, and of a failed one the end
+        of the ``trace``.
     """
     started = time.perf_counter()
     executed = run.folder / "notebook.ipynb"
     outcome = {"name": run.name, "seed": run.seed, "notebook": str(executed), "message": ""}
 
-    def ended(state: str, message: str = "") -> dict:
-        seconds = time.perf_counter() - started
-        return outcome | {"state": state, "message": message, "seconds": round(seconds, 1)}
+    def ended(state: str, message: str = "", trace: str = "") -> dict:
+        seconds = round(time.perf_counter() - started, 1)
+        return outcome | {"state": state, "message": message, "trace": trace, "seconds": seconds}
 
     if run.parent and parent and parent["state"] in ("failed", "not run"):
         return ended("not run", f"its parent {run.parent.name} failed")
@@ -168,7 +169,8 @@ def run_one(
         line = " ".join(f"{kind}: {reason}".split())  # its end often names the remedy
         if kind == "DeadKernelError":  # the system ends a process that takes too much memory
             line += " (killed, often for lack of memory); the same command continues this run"
-        return ended("failed", line if len(line) <= 300 else f"{line[:180]} ... {line[-115:]}")
+        short = line if len(line) <= 300 else f"{line[:180]} ... {line[-115:]}"
+        return ended("failed", short, trace="\n".join(str(error).splitlines()[-12:]))
     if not run.finished():
         return ended("failed", "the notebook ended without writing its record")
     return ended("done")

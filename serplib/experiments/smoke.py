@@ -6,6 +6,7 @@ at the real size of the models. They show neither accuracy nor the memory of a w
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from serplib.data import BUILT_IN, READERS, DataError
@@ -21,7 +22,7 @@ _CHANGES = {
 
 
 def shrink(
-    parameters: dict[str, Any], accepted: dict[str, str], limits: dict[str, Any] | None
+    parameters: dict[str, Any], accepted: Set[str], limits: dict[str, Any] | None
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the parameters of a run with two training steps, and the data sets it misses.
 
@@ -47,7 +48,7 @@ def shrink(
         key: min(value, _OPTIM["epochs"]) if key.endswith("_steps") else value
         for key, value in changes.items()
     }
-    for key in most.keys() & accepted.keys():  # 0 is all there are
+    for key in most.keys() & accepted:  # 0 is all there are
         small[key] = min(parameters.get(key) or most[key], most[key])
     if parameters.get("robustness"):
         small["robustness"] = 1

@@ -7,9 +7,7 @@ process, only the folder that they share with it.
 from __future__ import annotations
 
 import html
-import json
 import os
-import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -121,7 +119,7 @@ class Board:
         if outcome := self.outcomes.get(f"{run.name} {run.seed}") or self.outcomes.get(died):
             row |= {"state": outcome["state"], "seconds": outcome["seconds"], "left": 0.0}
             if outcome["state"] in ("failed", "not run"):
-                row["error"] = f"{outcome['message']}\n{failing_cell(Path(outcome['notebook']))}"
+                row["error"] = f"{outcome['message']}\n{outcome.get('trace', '')}"
                 row["history"] = self._history(run)
             else:
                 with suppress(OSError, ValueError, KeyError):  # deleted meanwhile
@@ -205,10 +203,10 @@ def restored_line(outcome: dict) -> str:
 def _restored(run: Run, record: dict) -> str:
     """Return the picture of a run that restores better than copying its input, as HTML."""
     found = record["metrics"].get("restoration", {"restored": 1.0, "copy_input": 0.0})
-    picture = records.restored_clouds(run.folder / "notebook.ipynb")
-    if picture is None or found["restored"] >= found["copy_input"]:
+    path = run.folder / "figure.png"
+    if not path.is_file() or found["restored"] >= found["copy_input"]:
         return ""
-    return render.figure(f"{render.RESTORED}{run.about.get('label', run.name)}", picture)
+    return render.figure(render.RESTORED + run.about.get("label", run.name), path.read_bytes())
 
 
 def _time_left(rows: list[dict[str, Any]]) -> str:
@@ -219,20 +217,6 @@ def _time_left(rows: list[dict[str, Any]]) -> str:
         return "time left unknown"
     running = sum(row["state"] == "running" for row in rows)
     return f"about {duration(sum(known) / max(running, 1))} left"
-
-
-def failing_cell(executed: Path) -> str:
-    """Return the end of the error in an executed notebook, or an empty text."""
-    try:
-        cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    for cell in cells:
-        for output in cell.get("outputs", []):
-            if output["output_type"] == "error":
-                trace = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(output["traceback"]))
-                return "\n".join(trace.splitlines()[-12:])
-    return ""
 
 
 def duration(seconds: float) -> str:

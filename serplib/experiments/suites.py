@@ -20,33 +20,22 @@ train it and its ``tracker`` do not count.
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeInt,
-    PositiveInt,
-    ValidationError,
-)  # fmt: skip
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from serplib import presets
-from serplib.classifier import Model
 from serplib.data import NAMES, DataError, exists, own
-from serplib.evaluation.probes import Head, Readout, Svm
-from serplib.experiments import records
+from serplib.experiments import pipelines, records
 from serplib.experiments.smoke import shrink
 from serplib.validation import check_field
 
@@ -97,22 +86,6 @@ class _Suite(BaseModel):
     seeds: Annotated[list[int], Field(min_length=1), AfterValidator(_distinct)]
     profiles: Annotated[dict[str, dict[str, _Parameters]], Field(min_length=1)]
     runs: Annotated[dict[str, _Entry], Field(min_length=1)]
-
-
-class _Limits:
-    """Ranges and choices of parameters, beyond their type."""
-
-    model: Literal[Model, "handmade", "point_nn"]
-    train_shapes: NonNegativeInt
-    valid_shapes: PositiveInt
-    test_shapes: NonNegativeInt
-    labels_per_class: NonNegativeInt
-    valid_fraction: Annotated[float, Field(ge=0, lt=1)]
-    robustness: Annotated[int, Field(ge=0, le=5)]
-    heads: tuple[Head, ...]
-    readout: Readout
-    svm: Svm
-    mixed_precision: Literal["no", "bf16", "fp16"]
 
 
 # For the order of runs and for the report.
@@ -325,8 +298,7 @@ def _run(
     by_name: dict[str, Run], dataset: str | None, limits: Callable[[str], dict[str, Any] | None],
     smoke: bool, given: dict[str, Any],
 ) -> Run:  # fmt: skip
-    notebook, home = entry["notebook"], experiments_folder()
-    path = home / f"{notebook}.ipynb"
+    notebook = entry["notebook"]
     shared = content["profiles"][profile].get(notebook, {})
     named = {key: value for key, value in entry.items() if key not in _NOT_PARAMETERS}
     parameters = {**shared, **named, "seed": seed}
@@ -335,8 +307,10 @@ def _run(
     about = {key: entry[key] for key in reported if key in entry}
     parent = by_name.get(entry.get("parent", ""))
     try:
-        if not path.is_file() or path.resolve().parent != home.resolve():
-            raise ValueError(f"no notebook {notebook!r} in {home}")
+        if notebook not in pipelines.EXPERIMENTS:
+            raise ValueError(
+                f"no notebook {notebook!r}: there are {', '.join(pipelines.EXPERIMENTS)}"
+            )
         if not re.fullmatch(r"[\w-]+", name):
             raise ValueError("wanted a name of letters, digits, '-' and '_'")
         if entry.get("parent") is not None and parent is None:
@@ -345,9 +319,9 @@ def _run(
             raise ValueError(f"versus names {', '.join(sorted(unknown))}: not in the suite")
         if "versus" in entry and "margin" not in entry:
             raise ValueError("versus needs a margin, in points of accuracy")
-        accepted = _accepted(path)
-        parameters |= {key: given[key] for key in given.keys() & accepted.keys()}
-        _check_parameters(parameters, accepted, path.name)
+        accepted = pipelines.defaults(notebook).keys()
+        parameters |= {key: given[key] for key in given.keys() & accepted}
+        _check_parameters(parameters, notebook)
         if "preset" not in parameters:
             raise ValueError(f"no preset: give one of {sorted(presets.PRESETS)}")
         if dataset is not None:
@@ -404,7 +378,7 @@ def _on(
     limits: dict[str, Any] | None,
     notebook: str,
     parameters: dict[str, Any],
-    accepted: dict[str, str],
+    accepted: Set[str],
 ) -> dict[str, Any]:
     """Return the parameters of a run on another data set.
 
@@ -423,7 +397,7 @@ def _on(
         held_out = min(parameters.get("valid_shapes", 64), max(limits["train"] // 10, 1))
         changed["valid_shapes"] = held_out
     most = {"train_shapes": limits["train"] - held_out, "test_shapes": limits["test"]}
-    for key in most.keys() & accepted.keys():  # 0 is all there are
+    for key in most.keys() & accepted:  # 0 is all there are
         changed[key] = parameters.get(key, 0) if parameters.get(key, 0) <= most[key] else 0
     if parameters.get("labels_per_class"):
         changed["labels_per_class"] = min(
@@ -437,32 +411,13 @@ def _on(
     return changed
 
 
-_TYPES: dict[str, Any] = {kind.__name__: kind for kind in (str, int, bool, dict, list)}
-_TYPES["float"] = (int, float)
-
-
-def _check_parameters(parameters: dict[str, Any], accepted: dict[str, str], notebook: str) -> None:
-    if unknown := set(parameters) - set(accepted):
-        takes = sorted(set(accepted) - {"run", "folder", "encoder"})
+def _check_parameters(parameters: dict[str, Any], notebook: str) -> None:
+    accepted = pipelines.defaults(notebook).keys()
+    if unknown := parameters.keys() - accepted:
+        takes = sorted(accepted - {"run", "folder", "encoder"})
         raise ValueError(f"unknown parameters {sorted(unknown)}; {notebook} takes {takes}")
     for key, value in parameters.items():
-        kind = _TYPES.get(accepted[key], object)
-        if not isinstance(value, kind) or (isinstance(value, bool) and accepted[key] != "bool"):
-            raise ValueError(f"{key} is {value!r}, wanted {accepted[key]}")
-        if key in _Limits.__annotations__:
-            check_field(_Limits, key, value)
-
-
-def _accepted(path: Path) -> dict[str, str]:
-    """Return name and annotation of what a notebook's ``parameters`` cell assigns."""
-    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            body = ast.parse("".join(cell["source"])).body
-            found = {ast.unparse(node.target): ast.unparse(node.annotation)
-                     for node in body if isinstance(node, ast.AnnAssign)}  # fmt: skip
-            return found | {ast.unparse(target): "" for node in body
-                            if isinstance(node, ast.Assign) for target in node.targets}  # fmt: skip
-    raise ValueError(f"{path} has no cell tagged 'parameters'")
+        check_field(pipelines.EXPERIMENTS[notebook], key, value)
 
 
 def gather_records(runs: Iterable[Run]) -> list[dict]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
 from collections.abc import Iterable
 from functools import cache
@@ -16,6 +15,7 @@ from serplib.data import BUILT_IN, BUILT_IN_SHAPES, READERS, load, open_split, o
 from serplib.data.check import COUNTS
 from serplib.data.prepare import choose, remedy
 from serplib.evaluation.protocol import VOTES
+from serplib.experiments import pipelines
 from serplib.experiments.suites import Run, SuiteError
 
 CLASSES = {"objects": 30, "modelnet40": 40, "shapenet55": 55}  # other published sets: 15
@@ -42,10 +42,7 @@ class Workload(NamedTuple):
 
 def parameters(run: Run) -> dict[str, Any]:
     """Return all parameters of a run, with the defaults of its pipeline."""
-    from serplib.experiments import pipelines
-
-    takes = inspect.signature(getattr(pipelines, run.notebook)).parameters
-    return {name: about.default for name, about in takes.items()} | run.parameters
+    return pipelines.defaults(run.notebook) | run.parameters
 
 
 def schedule(run: Run) -> tuple[str, presets.Optim]:

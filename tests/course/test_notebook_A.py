@@ -10,7 +10,7 @@ import torch
 from notebook_helpers import ROOT, built
 
 from serplib import data
-from serplib.experiments import suites
+from serplib.experiments import pipelines
 from serplib.geometry import farthest_point_sample, squared_distances
 from serplib.presets import QUICK
 from serplib.seeding import named_generator
@@ -32,7 +32,7 @@ def test_rounding_is_torchs(made):
 def test_parameters_are_those_that_suites_accept(made):
     for name in ("pretrain", "finetune"):
         path = ROOT / "notebooks" / "experiments" / f"{name}.ipynb"
-        assert set(made["parameters_of"](path)) == set(suites._accepted(path))
+        assert set(made["parameters_of"](path)) == set(pipelines.defaults(path.stem))
 
 
 def test_pairs_are_counted_right(made):

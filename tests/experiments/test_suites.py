@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
 from typer.testing import CliRunner
 
 from serplib import presets
@@ -215,9 +216,18 @@ def test_seeds_may_be_fewer_or_more(project):
         (changed(scratch={"notebook": "nothing"}), ["no notebook", "nothing"]),
         (changed(scratch={"notebook": "../00_welcome"}), ["no notebook"]),
         (changed(scratch={"parent": "tuned"}), ["parent", "tuned", "above"]),
-        (changed(scratch={"train_shapes": "many"}), ["train_shapes is 'many', wanted int"]),
-        (changed(scratch={"train_shapes": True}), ["train_shapes is True, wanted int"]),
-        (changed(scratch={"valid_fraction": [0.1]}), ["valid_fraction is [0.1], wanted float"]),
+        (
+            changed(scratch={"train_shapes": "many"}),
+            ["train_shapes is 'many': must be a valid integer"],
+        ),
+        (
+            changed(scratch={"train_shapes": True}),
+            ["train_shapes is True: must be a valid integer"],
+        ),
+        (
+            changed(scratch={"valid_fraction": [0.1]}),
+            ["valid_fraction is [0.1]: must be a valid number"],
+        ),
         (
             changed(scratch={"train_shapes": -5}),
             ["'scratch'", "train_shapes is -5: must be greater"],
@@ -520,6 +530,19 @@ def test_a_failure_of_several_lines_is_told_with_its_remedy(project, monkeypatch
     message = runner.run_one(suites.plan("tiny")[0], 1)["message"]
     assert message.startswith("OSError: 1 bad shape path/") and "\n" not in message
     assert message.endswith("--skip-bad'") and len(message) <= 300
+
+
+def test_the_trace_of_a_failed_cell_is_its_end_without_colours(project, monkeypatch):
+    lines = ["\x1b[31mline 1\x1b[0m"] * 20 + ["ValueError: bad"]
+    error = PapermillExecutionError(2, 1, "pipelines.probe()", "ValueError", "bad", lines)
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(runner, "execute_notebook", fail)
+    outcome = runner.run_one(suites.plan("tiny")[0], 1)
+    assert outcome["message"] == "ValueError: bad"
+    assert outcome["trace"].splitlines() == ["line 1"] * 11 + ["ValueError: bad"]
 
 
 def test_a_killed_kernel_is_told_with_its_likely_cause(project, monkeypatch):
