@@ -1,33 +1,24 @@
 """Checkpoints that are written completely or not at all.
 
-A checkpoint is a folder ``step-00000123`` with ``model.safetensors`` (weights), optionally
-``best.safetensors``, and ``state.pt`` (optimiser, epoch, history; read with ``weights_only=True``,
-so that no code in it can run). It is written under a temporary name, flushed to disk, and renamed:
-a rename is atomic.
+A checkpoint is a folder ``step-00000123`` with ``model.safetensors``, optionally
+``best.safetensors``, and ``state.pt`` (optimiser, epoch, history; ``weights_only=True`` keeps code
+in it from running). It is written under another name, flushed to disk, and renamed atomically.
 
-No generator state is stored: all randomness of a step comes from generators named after the seed
-and the step (`seeding.named_seed`), so a resumed run draws the same as an uninterrupted one. The
-state contains what decides the weights; another run is refused (see `experiments.identity`).
+No generator state is stored: a step's randomness follows from the seed and the step
+(`seeding.named_seed`). The state has what decides the weights; another run is refused (see
+`experiments.identity`).
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-
-from serplib.experiments.identity import settings_of
-
-# Settings that change what weights compute without a change of their shapes: of an encoder, and of
-# a whole autoencoder.
-_ENCODER = ("encoder_heads", "normalize", "fusion", "positions_every_block")
-_DECODER = ("decoder_heads", "decoder_positions", "target_frame", "task", "cosine", "quantize_cls")
+from torch import Tensor
 
 
 def save_weights(state: dict[str, Tensor], path: Path, about: dict[str, str] | None = None) -> None:
@@ -53,56 +44,6 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise ValueError(
             f"{path}: not a whole safetensors file ({error}); delete it and run again"
         ) from error
-
-
-def save_module(module: nn.Module, path: Path, dtype: torch.dtype | None = None) -> None:
-    """Write the weights of a module, with its settings, to a safetensors file.
-
-    Args:
-        dtype: of the stored floating-point weights; None keeps theirs.
-    """
-    about = {"class": type(module).__name__, "settings": json.dumps(settings_of(module))}
-    state = module.state_dict()
-    save_weights(
-        {n: t.to(dtype) if t.is_floating_point() else t for n, t in state.items()}, path, about
-    )
-
-
-def load_module(module: nn.Module, path: Path) -> None:
-    """Read weights into a module of the same architecture and settings.
-
-    Raises:
-        ValueError: a missing or damaged file, or weights of another model; the message names the
-            first difference.
-    """
-    weights, wanted = load_weights(path), module.state_dict()
-    with safe_open(path, "pt") as file:
-        about = file.metadata() or {}
-    stored = json.loads(about.get("settings", "{}"))
-    current = json.loads(json.dumps(settings_of(module)))
-    other = {n: v for n, v in stored.items() if n in current and current[n] != v}
-    decisive = _ENCODER + _DECODER if hasattr(module, "decoder") else _ENCODER
-    reasons = [
-        f"{name} is {_shape(weights, name)} in the file and {_shape(wanted, name)} in the model"
-        for name in wanted | weights
-        if _shape(weights, name) != _shape(wanted, name)
-    ] or [
-        f"{name} is {value!r} in the file and {current[name]!r} in the model"
-        for name, value in other.items()
-        if name.endswith(decisive)
-    ]
-    if reasons:
-        had = [f"{name}={other[name]!r}" for name in sorted(other, key=lambda n: n.count("."))]
-        raise ValueError(
-            f"{path}: not weights of this {type(module).__name__}: {reasons[0]}; build the model "
-            "with the preset and the changes that the weights were trained with: "
-            f"{about.get('class', 'not recorded')} {', '.join(had[:4])}"
-        )
-    module.load_state_dict(weights)
-
-
-def _shape(state: dict[str, Tensor], name: str) -> str:
-    return str(tuple(state[name].shape)) if name in state else "absent"
 
 
 def save(folder: Path, step: int, weights: dict[str, dict[str, Tensor]], state: dict) -> Path:

@@ -57,13 +57,9 @@ class PointMAEConfig:
         """Adapt the configuration: without positions, the decoder cannot tell mask tokens apart."""
         if self.point_mae:
             config = replace(
-                config,
-                fusion="add",
-                positions_every_block=True,
-                encoder_norm=True,
-                normalize="center",
-                target_frame="own",
-            )
+                config, fusion="add", positions_every_block=True, encoder_norm=True,
+                normalize="center", target_frame="own",
+            )  # fmt: skip
         return replace(config, decoder_positions=True, head="token", loss="patch")
 
 
@@ -103,11 +99,9 @@ class PointMAE(nn.Module):
             order = torch.rand(batch, num_centers, generator=named_generator("mask")).to(device)
         order = order.argsort(1)  # (B, c)
         cloud = torch.arange(batch, device=device)[:, None]  # (B, 1)
-        masked, visible = order.split([self.num_masked, num_centers - self.num_masked], 1)
-        return (
-            Patches(*(field[cloud, visible] for field in patches)),
-            Patches(*(field[cloud, masked] for field in patches)),
-        )
+        parts = order.split([self.num_masked, num_centers - self.num_masked], 1)  # (B, m), (B, v)
+        masked, visible = (Patches(*(field[cloud, part] for field in patches)) for part in parts)
+        return visible, masked
 
     def predict(self, visible: Patches, centers: Tensor) -> Tensor:
         """Predict the masked patches ``(B, m, n, 3)`` around ``centers (B, m, 3)``."""

@@ -6,8 +6,8 @@ name, which is how the experiments express an ablation: ``{"corruption.perturbat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
@@ -16,7 +16,7 @@ from serplib.point_mae import PointMAEConfig
 from serplib.pointnet import PointNetConfig
 from serplib.pretext import Augmentation, Corruption
 from serplib.transformer import TransformerConfig
-from serplib.validation import Share, check_field, check_fields
+from serplib.validation import Share, change_fields, check_fields
 from serplib.vasp import VaspConfig
 
 
@@ -182,27 +182,4 @@ def build(name: str, changes: dict[str, object] | None = None) -> Preset:
     """
     if name not in PRESETS:
         raise ValueError(f"preset is {name!r}, wanted one of {sorted(PRESETS)}")
-    return _change(PRESETS[name], changes or {})
-
-
-def _change(config: Any, changes: dict[str, object], group: str = "") -> Any:
-    """Make all changes of one group at once: some values are only valid together."""
-    known = [field.name for field in fields(config)]
-    new: dict[str, Any] = {}
-    nested: dict[str, dict[str, object]] = {}
-    for dotted, value in changes.items():
-        name, _, rest = dotted.partition(".")
-        full = group + dotted
-        if name not in known:
-            raise ValueError(f"no setting {full!r}: {type(config).__name__} has {known}")
-        if is_dataclass(getattr(config, name)):
-            if not rest:
-                raise ValueError(f"{full!r} is a group of settings: name one of its fields")
-            nested.setdefault(name, {})[rest] = value
-        elif rest:
-            raise ValueError(f"no setting {full!r}: {name!r} has no fields")
-        else:
-            new[name] = check_field(type(config), name, value, full)
-    for name, below in nested.items():
-        new[name] = _change(getattr(config, name), below, f"{group}{name}.")
-    return replace(config, **new)
+    return change_fields(PRESETS[name], changes or {})

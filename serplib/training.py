@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from serplib.accel import fuse
-from serplib.classifier import score
 from serplib.data.common import Clouds
+from serplib.evaluation.accuracy import score
 from serplib.experiments.loop import start_loop
 from serplib.perturbation import scale_and_shift
 from serplib.presets import Optim
@@ -131,7 +131,7 @@ def finetune(
     Returns:
         One entry per epoch (``epoch``, ``lr``, ``train_loss``, ``train_accuracy``, with ``valid``
         also ``valid_accuracy``, with ``monitor`` also ``monitor_accuracy``), and the result of
-        `classifier.score` on the test set.
+        `accuracy.score` on the test set.
 
     Raises:
         ValueError: as `pretrain`; no labels; other categories in ``valid`` or the test set.
@@ -162,12 +162,8 @@ def finetune(
                 loop.optimizer_step(loss, step, lr)
                 loss_sum = loss_sum + loss.detach()
                 hits = hits + (logits.argmax(1) == labels).sum()
-            entry = {
-                "epoch": epoch + 1,
-                "lr": lr,
-                "train_loss": loop.epoch_mean(loss_sum),
-                "train_accuracy": loop.epoch_mean(hits.float()) / len(labels),
-            }
+            entry = {"epoch": epoch + 1, "lr": lr, "train_loss": loop.epoch_mean(loss_sum)}
+            entry["train_accuracy"] = loop.epoch_mean(hits.float()) / len(labels)
             if valid is not None:
                 with loop.accelerator.autocast():
                     accuracy = score(classifier, valid, optim.batch_size)["accuracy"]

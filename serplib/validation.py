@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import NoneType
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -107,3 +107,32 @@ def field_types(of: Callable[..., Any]) -> dict[str, TypeAdapter]:
         name: TypeAdapter(hint, config=None if is_dataclass(hint) else finite)
         for name, hint in get_type_hints(of, include_extras=True).items()
     }
+
+
+def change_fields(config: Any, changes: dict[str, object], group: str = "") -> Any:
+    """Return a dataclass with some fields changed, by dotted names such as ``"optim.lr"``.
+
+    All changes of one group are made at once: some values are only valid together.
+
+    Raises:
+        ValueError: an unknown field, or a value that a field does not accept.
+    """
+    known = [field.name for field in fields(config)]
+    new: dict[str, Any] = {}
+    nested: dict[str, dict[str, object]] = {}
+    for dotted, value in changes.items():
+        name, _, rest = dotted.partition(".")
+        full = group + dotted
+        if name not in known:
+            raise ValueError(f"no setting {full!r}: {type(config).__name__} has {known}")
+        if is_dataclass(getattr(config, name)):
+            if not rest:
+                raise ValueError(f"{full!r} is a group of settings: name one of its fields")
+            nested.setdefault(name, {})[rest] = value
+        elif rest:
+            raise ValueError(f"no setting {full!r}: {name!r} has no fields")
+        else:
+            new[name] = check_field(type(config), name, value, full)
+    for name, below in nested.items():
+        new[name] = change_fields(getattr(config, name), below, f"{group}{name}.")
+    return replace(config, **new)

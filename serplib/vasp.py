@@ -154,12 +154,7 @@ class Vasp(SerpTransformer):
         """Return Eq. 13 as ``total``, its terms, and the bottleneck's diagnostics.
 
         Eq. 13 prints + log p, which grows as the reconstruction improves; a minimised loss needs
-        - log p, here the Chamfer distance (``reconstruction``).
-
-        Args:
-            perturbed: ``(B, N, 3)`` perturbed clouds.
-            clean: ``(B, N, 3)`` the same points before the perturbation.
-            touched: ``(B, N)`` bool, not used here.
+        - log p, here the Chamfer distance (``reconstruction``). Arguments as in `SerpTransformer`.
         """
         predicted, patches, output = self.reconstruct(perturbed, clean)
         reconstruction = patch_chamfer(predicted, patches.targets, self.config.loss)

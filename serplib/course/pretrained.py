@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from serplib import checkpoint, presets
+from serplib import presets
 from serplib.classifier import autoencoder
 from serplib.data import load
 from serplib.evaluation.reconstruction import restoration
 from serplib.experiments import records, suites
+from serplib.experiments.weights import load_module, save_module
 from serplib.pretext import Pretext
 
 FOLDER = records.project_root() / "notebooks" / "weights"
@@ -46,7 +47,7 @@ def pretrained(name: str, folder: Path = FOLDER) -> tuple[Pretext, dict[str, Any
         raise ValueError(f"{path}: sha256 is {found}, the card says {card['sha256']}")
     settings = presets.build(card["preset"], card["changes"])
     model = autoencoder(settings, card["model"])
-    checkpoint.load_module(model, path)
+    load_module(model, path)
     return Pretext(model, settings.corruption).eval(), card
 
 
@@ -65,9 +66,9 @@ def export(folder: Path = FOLDER) -> None:
         parameters = record["parameters"]
         settings = presets.build(parameters["preset"], parameters["changes"])
         model: nn.Module = autoencoder(settings, parameters["model"])
-        checkpoint.load_module(model, run.folder / "autoencoder.safetensors")
+        load_module(model, run.folder / "autoencoder.safetensors")
         path = folder / f"{run.name}.safetensors"
-        checkpoint.save_module(model, path, torch.float16)
+        save_module(model, path, torch.float16)
         cards[run.name] = card = {
             "label": run.about["label"],
             **{key: parameters[key] for key in ("model", "preset", "changes", "seed")},

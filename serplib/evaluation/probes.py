@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from serplib.classifier import accuracy_of, features
 from serplib.data.common import Clouds
 from serplib.data.splits import hold_out
+from serplib.evaluation.accuracy import accuracy_of, features
 from serplib.pointnet import PointNetEncoder
 from serplib.seeding import named_generator
 from serplib.transformer import TransformerEncoder
@@ -183,7 +183,7 @@ def probe(
     Returns:
         For each head its chosen setting (``svm_c``, ``knn_k``, ``memory_gamma``, ...), and
         over the test shapes ``*_accuracy``, ``*_mean_class_accuracy`` (0 to 1) and ``*_correct``
-        as in `classifier.score`; ``rankme``, ``feature_variance`` (the name in records of
+        as in `accuracy.score`; ``rankme``, ``feature_variance`` (the name in records of
         `feature_spread`) and ``dim`` of the test features, and ``num_shapes``.
 
     Raises:

@@ -12,8 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from serplib.classifier import accuracy_of, features, predict
 from serplib.data.common import Clouds
+from serplib.evaluation.accuracy import accuracy_of, features, predict
 from serplib.evaluation.corruptions import subset
 from serplib.geometry import farthest_point_sample, gather
 from serplib.perturbation import scale_and_shift

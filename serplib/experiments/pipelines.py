@@ -39,17 +39,19 @@ from accelerate import Accelerator
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from serplib import checkpoint, presets, training
-from serplib.classifier import Classifier, Model, autoencoder, parameters_in_millions, predict
+from serplib import presets, training
+from serplib.classifier import Classifier, Model, autoencoder, parameters_in_millions
 from serplib.data import load, modelnet40_c
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out, same_classes
 from serplib.evaluation import leakage as leakage_module
 from serplib.evaluation import point_nn, probes, protocol, reconstruction
+from serplib.evaluation.accuracy import predict
 from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
 from serplib.evaluation.robustness import robustness as measure_robustness
 from serplib.experiments import launcher, records, trackers
 from serplib.experiments.accelerators import fresh_accelerator
+from serplib.experiments.weights import load_module, save_module
 from serplib.pointnet import PointNetEncoder
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator, named_seed
@@ -326,7 +328,7 @@ def figure4(
     network = autoencoder(settings, model)
     if encoder:
         path = Path(encoder).with_name("autoencoder.safetensors")
-        checkpoint.load_module(network, path)
+        load_module(network, path)
     task = Pretext(network.eval(), settings.corruption)
     test = load(dataset, "test", num_shapes=test_shapes or None, seed=data_seed)
     if test.labels is None:
@@ -394,7 +396,7 @@ def _is_main_process() -> bool:
 
 def _save(module: nn.Module, folder: str, name: str) -> None:
     if _is_main_process():
-        checkpoint.save_module(module, Path(folder) / f"{name}.safetensors")
+        save_module(module, Path(folder) / f"{name}.safetensors")
 
 
 def _record(
@@ -453,7 +455,7 @@ def _encoder(
     torch.manual_seed(named_seed(seed, "weights"))
     encoder = autoencoder(settings, model).encoder
     if weights:
-        checkpoint.load_module(encoder, Path(weights))
+        load_module(encoder, Path(weights))
     return encoder
 
 

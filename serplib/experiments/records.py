@@ -204,7 +204,7 @@ def make(
 
 
 def unpack_bits(text: str) -> list[bool]:
-    """Decode ``correct`` of a record: right or wrong for each test shape (`classifier.score`)."""
+    """Decode ``correct`` of a record: right or wrong for each test shape (`accuracy.score`)."""
     return [bit == "1" for bit in f"{int(text, 16):b}"[1:]]
 
 

@@ -22,7 +22,7 @@ from serplib import (
     transformer,
     vasp,
 )
-from serplib.evaluation import point_nn, probes, reconstruction
+from serplib.evaluation import accuracy, point_nn, probes, reconstruction
 from serplib.presets import build
 from serplib.validation import expect
 
@@ -78,7 +78,7 @@ CLOUDS = {
     "Classifier": CLASSIFIER,
     "Pretext.corrupt": lambda x: TASK.corrupt(x, draw()),
     "Pretext": lambda x: TASK(x, draw()),
-    "predict": lambda x: classifier.predict(CLASSIFIER, x),
+    "predict": lambda x: accuracy.predict(CLASSIFIER, x),
     "features": lambda x: probes.features(POINTNET.encoder, x),
     "handmade": probes.handmade,
     "point_nn": point_nn.features,

@@ -9,6 +9,7 @@ import torch
 
 from serplib import checkpoint
 from serplib.classifier import autoencoder
+from serplib.experiments.weights import load_module, save_module
 from serplib.presets import build
 
 
@@ -234,11 +235,11 @@ OTHER_MODELS = {  # saved, loaded, message; names of settings with __ for dots
 @pytest.mark.parametrize("name", OTHER_MODELS)
 def test_weights_of_another_model_are_refused_with_the_difference(name, tmp_path):
     saved, make, message = OTHER_MODELS[name]
-    checkpoint.save_module(saved, tmp_path / "weights.safetensors")
+    save_module(saved, tmp_path / "weights.safetensors")
     loaded = make()
     before = {key: tensor.clone() for key, tensor in loaded.state_dict().items()}
     with pytest.raises(ValueError, match=message) as error:
-        checkpoint.load_module(loaded, tmp_path / "weights.safetensors")
+        load_module(loaded, tmp_path / "weights.safetensors")
     assert "\n" not in str(error.value) and "build the model with the preset" in str(error.value)
     assert same(before, loaded.state_dict())
 
@@ -249,9 +250,9 @@ def test_weights_of_another_model_are_refused_with_the_difference(name, tmp_path
 )  # fmt: skip
 def test_an_encoder_is_loaded_where_only_its_use_differs(changes, tmp_path):
     saved = network("vasp").encoder
-    checkpoint.save_module(saved, tmp_path / "new" / "encoder.safetensors")
+    save_module(saved, tmp_path / "new" / "encoder.safetensors")
     loaded = network(**changes).encoder
-    checkpoint.load_module(loaded, tmp_path / "new" / "encoder.safetensors")
+    load_module(loaded, tmp_path / "new" / "encoder.safetensors")
     assert same(saved.state_dict(), loaded.state_dict())
 
 
@@ -259,9 +260,9 @@ def test_weights_without_settings_are_compared_by_shape(tmp_path):
     saved = network().encoder
     checkpoint.save_weights(saved.state_dict(), tmp_path / "plain.safetensors")
     loaded = network(transformer__normalize="center").encoder
-    checkpoint.load_module(loaded, tmp_path / "plain.safetensors")
+    load_module(loaded, tmp_path / "plain.safetensors")
     assert same(saved.state_dict(), loaded.state_dict())
     with pytest.raises(ValueError, match=r"norm1\.weight is absent.*: not recorded"):
-        checkpoint.load_module(network(preset="laptop").encoder, tmp_path / "plain.safetensors")
+        load_module(network(preset="laptop").encoder, tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match="no such file of weights"):
-        checkpoint.load_module(loaded, tmp_path / "missing.safetensors")
+        load_module(loaded, tmp_path / "missing.safetensors")

@@ -15,9 +15,10 @@ from torch.nn import functional as F
 
 from serplib import checkpoint, training
 from serplib.accel import fuse
-from serplib.classifier import Classifier, predict, score
+from serplib.classifier import Classifier
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out
+from serplib.evaluation.accuracy import predict, score
 from serplib.experiments import loop as loop_module
 from serplib.experiments.records import unpack_bits
 from serplib.geometry import farthest_point_sample, gather

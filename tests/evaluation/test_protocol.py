@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from serplib.classifier import predict
 from serplib.data.common import Clouds
+from serplib.evaluation.accuracy import predict
 from serplib.evaluation.protocol import VOTES, WAYS, votes, ways_to_test
 from serplib.perturbation import scale_and_shift
 from serplib.seeding import named_generator

@@ -153,3 +153,10 @@ def test_modules_are_small():
     for path in (ROOT / "serplib").rglob("*.py"):
         lines = len(path.read_text().splitlines())
         assert lines <= 500, f"{path.name} has {lines} lines: is it one topic?"
+
+
+def test_the_modules_of_the_paper_can_be_read_in_an_evening():
+    names = "geometry perturbation pretext pointnet patches transformer bottlenecks vasp point_mae"
+    names += " presets classifier training checkpoint"
+    paths = [ROOT / "serplib" / f"{name}.py" for name in names.split()]
+    assert sum(len(path.read_text().splitlines()) for path in paths) <= 2_500

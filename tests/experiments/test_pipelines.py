@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from serplib import checkpoint, presets, training
-from serplib.classifier import Classifier, autoencoder, predict
+from serplib.classifier import Classifier, autoencoder
 from serplib.data import load
 from serplib.data.splits import hold_out
 from serplib.evaluation import leakage, probes, reconstruction
+from serplib.evaluation.accuracy import predict
 from serplib.evaluation.robustness import robustness
 from serplib.experiments import pipelines, records, suites
 from serplib.pretext import Pretext
