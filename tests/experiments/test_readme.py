@@ -119,14 +119,15 @@ def test_the_findings_are_those_of_the_records():
     text += "(worse), and an untrained wide PointNet "
     assert f"{text}{wide['probe-wide-untrained']:.2f}" in words
     assert deep.verdict["layers-serp"] == "significant loss"
-    few, many = (
-        tables.accuracy(records.read_suite("epochs-laptop")["records"]).loc[f"affine-{n}"]
-        for n in (4, 24)
-    )
+    longer = tables.accuracy(records.read_suite("epochs-laptop")["records"])
+    few, many, most = (longer.loc[name] for name in ("affine-4", "affine-24", "frame-48"))
     assert (few.verdict, many.verdict) == ("significant gain", "significant gain")
+    assert most.verdict == "not significant" and (longer["rise"] > 1).all()
     interval = f"{many.gain:.2f} [{many.low:+.2f}, {many.high:+.2f}]"
-    text = f"affine maps {interval} after {few.gain:.2f} at 4 epochs. This is weak evidence"
-    assert text in words and (few.pairs, many.pairs) == (3, 5)
+    text = f"Affine maps gain {interval}, and after 4 epochs {few.gain:.2f}. This is weak evidence"
+    assert text in words and (few.pairs, many.pairs, most.pairs) == (3, 5, 3)
+    text = f"after 48 epochs {most.gain:.2f} [{most.low:+.2f}, {most.high:+.2f}]"
+    assert text in words
     first, second = table1, records.read_suite("table2-laptop")["records"]
     for found in (first, second):
         trained = [r for r in found if "test" in r["metrics"]]
