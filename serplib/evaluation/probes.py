@@ -3,7 +3,7 @@
 Every head is scikit-learn's. Its setting is chosen on shapes held out of the training set
 (`serplib.data.splits.hold_out`); the test set is loaded once, after all choices. Report each probe
 beside the untrained encoder of the same architecture, a strong baseline, and beside features
-without training: `handmade` and `point_nn.features`.
+without training: `handmade`, `point_nn.features` and `np_net.features`.
 """
 
 from __future__ import annotations

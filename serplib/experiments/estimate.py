@@ -51,7 +51,7 @@ _SHOWN = {
     "operations": "{operations:.2g}", "hours": "{hours:.3g}", "GiB": "{gib:.1f}",
     "hours are": "{source}",
 }  # fmt: skip
-WITHOUT_TRAINING = {"handmade": 0.0, "point_nn": 3e8}  # operations a cloud of 1,024 points
+WITHOUT_TRAINING = {"handmade": 0.0, "point_nn": 3e8, "np_net": 4e8}  # operations a cloud
 
 
 class Memory(NamedTuple):

@@ -45,7 +45,7 @@ from serplib.data import load, modelnet40_c
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out, same_classes
 from serplib.evaluation import leakage as leakage_module
-from serplib.evaluation import point_nn, probes, protocol, reconstruction
+from serplib.evaluation import np_net, point_nn, probes, protocol, reconstruction
 from serplib.evaluation.accuracy import predict
 from serplib.evaluation.robustness import modelnet40_c as score_modelnet40_c
 from serplib.evaluation.robustness import robustness as measure_robustness
@@ -60,6 +60,10 @@ from serplib.validation import Share
 
 Panels = dict[str, dict[str, Tensor]]  # title -> role -> points, as `plots.show_clouds` takes them
 Precision = Literal["no", "bf16", "fp16"]
+# Features that need no training, by the name of the model in `probe`.
+WITHOUT_WEIGHTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "handmade": probes.handmade, "point_nn": point_nn.features, "np_net": np_net.features,
+}  # fmt: skip
 _BY_HAND = {"name": "by-hand", "hash": "by-hand"}
 _NOT_RECORDED = {"encoder", "processes", "tracker", "folder", "run"}
 
@@ -232,7 +236,7 @@ def finetune(
 def probe(
     *,
     preset: str = "quick",
-    model: Literal[Model, "handmade", "point_nn"] = "transformer",
+    model: Literal[Model, "handmade", "point_nn", "np_net"] = "transformer",
     changes: dict[str, Any] | None = None,
     dataset: str = "objects",
     train_shapes: NonNegativeInt = 512,
@@ -251,8 +255,8 @@ def probe(
     """Train classifiers on the features of a frozen encoder (section 4.2).
 
     Args:
-        model: also ``"handmade"``, features that need no network, and ``"point_nn"``, a network
-            without weights.
+        model: also ``"handmade"``, features that need no network, and ``"point_nn"`` and
+            ``"np_net"``, networks without weights.
         labels_per_class: as in `finetune`, and the same clouds for the same seed.
         heads: names in `probes.HEADS`.
         few_shot: also 5 and 10 way, 10 and 20 shot episodes.
@@ -267,7 +271,7 @@ def probe(
     """
     given, started = dict(locals()) | {"heads": list(heads)}, time.perf_counter()
     settings = presets.build(preset, changes or {})
-    embed = {"handmade": probes.handmade, "point_nn": point_nn.features}.get(model)
+    embed = WITHOUT_WEIGHTS.get(model)
     if embed is not None and encoder:
         raise ValueError(f"model {model!r} has no weights: encoder is {encoder!r}, wanted none")
     if embed is not None and readout == "layers":

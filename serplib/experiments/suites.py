@@ -332,7 +332,7 @@ def _run(
         own_set = limits(parameters.get("dataset", ""))
         if notebook not in UNLABELLED and not _has_classes(parameters.get("dataset"), own_set):
             raise ValueError(f"{parameters['dataset']} has no two classes, {notebook} needs them")
-        if (model := parameters.get("model")) in ("handmade", "point_nn"):
+        if (model := parameters.get("model")) in pipelines.WITHOUT_WEIGHTS:
             if parent:
                 raise ValueError(f"model {model!r} has no weights: it takes no parent")
             if parameters.get("readout") == "layers":

@@ -200,10 +200,10 @@ def _as_paper(record: dict[str, Any]) -> bool:
 
 
 def independent(group: Records) -> Records:
-    """Return a variant's records, or one of them where the seed decides nothing (Point-NN)."""
+    """Return a variant's records, or one where the seed decides nothing (no weights)."""
     values = [{key: value for key, value in r["metrics"]["probes"].items() if "accuracy" in key}
               for r in group if "probes" in r["metrics"]]  # fmt: skip
-    fixed = group[0]["parameters"].get("model") == "point_nn" and values
+    fixed = group[0]["parameters"].get("model") in ("point_nn", "np_net") and values
     return group[:1] if fixed and all(value == values[0] for value in values) else group
 
 

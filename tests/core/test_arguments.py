@@ -22,7 +22,7 @@ from serplib import (
     transformer,
     vasp,
 )
-from serplib.evaluation import accuracy, point_nn, probes, reconstruction
+from serplib.evaluation import accuracy, np_net, point_nn, probes, reconstruction
 from serplib.presets import build
 from serplib.validation import expect
 
@@ -82,6 +82,7 @@ CLOUDS = {
     "features": lambda x: probes.features(POINTNET.encoder, x),
     "handmade": probes.handmade,
     "point_nn": point_nn.features,
+    "np_net": np_net.features,
     "resample_baseline": lambda x: reconstruction.resample_baseline(x, 0),
 }
 BAD_CLOUDS = {

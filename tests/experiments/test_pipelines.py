@@ -143,7 +143,7 @@ def test_probing_is_its_library_calls(pretrained, tmp_path, pretrained_encoder):
     assert torch.equal(shown["features"], embed(test.points))
 
 
-@pytest.mark.parametrize("model", ["handmade", "point_nn"])
+@pytest.mark.parametrize("model", ["handmade", "point_nn", "np_net"])
 def test_features_without_weights_take_no_encoder(model, monkeypatch):
     monkeypatch.delattr(pipelines, "load")  # nothing is loaded before
     with pytest.raises(ValueError, match=f"model '{model}' has no weights: encoder is 'x', wanted"):
