@@ -60,8 +60,7 @@ class Classifier(nn.Module):
         freeze: bool = False,
     ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.freeze = freeze
+        self.encoder, self.freeze = encoder, freeze
         if freeze:
             encoder.requires_grad_(False)
         layers: list[nn.Module] = []

@@ -49,16 +49,16 @@ def make_patches(
             patch, taken over points and coordinates (paper, section 3.3.1).
         target_frame: ``"own"`` normalises the targets by the clean patch itself (the authors'
             code), ``"input"`` by the corrupted patch, so that origin and scale are known at test
-            time, ``"cloud"`` leaves them in the clean cloud's own frame, for corruptions of the
-            frame.
+            time, ``"origin"`` takes its origin and the cloud's unit, ``"cloud"`` leaves them in
+            the clean cloud's own frame, for corruptions of the frame.
 
     Raises:
         ValueError: an unknown option, or sizes that do not fit (see `geometry`).
     """
     if normalize not in ("center", "mean_std"):
         raise ValueError(f"normalize is {normalize!r}, wanted 'center' or 'mean_std'")
-    if target_frame not in ("own", "input", "cloud"):
-        raise ValueError(f"target_frame is {target_frame!r}, wanted 'own', 'input' or 'cloud'")
+    if target_frame not in (frames := ("own", "input", "origin", "cloud")):
+        raise ValueError(f"target_frame is {target_frame!r}, wanted one of {frames}")
     expect(points, "B N 3")
     clean = points if clean is None else clean
     expect(clean, "B N 3", "clean", device=points.device)
@@ -79,6 +79,8 @@ def make_patches(
     inputs = (patches - origin) / scale  # (B, c, n, 3)
     if target_frame == "own":
         origin, scale = _frame(clean_patches, clean_centers, normalize)
+    elif target_frame == "origin":
+        scale = torch.ones_like(scale)
     elif target_frame == "cloud":
         origin, scale = torch.zeros_like(centers)[:, :, None], torch.ones_like(scale)
     targets = (clean_patches - origin) / scale  # (B, c, n, 3)

@@ -60,7 +60,7 @@ class TransformerConfig:
     positions_every_block: bool = False
     decoder_positions: bool = False
     normalize: Literal["center", "mean_std"] = "mean_std"
-    target_frame: Literal["own", "input", "cloud"] = "input"
+    target_frame: Literal["own", "input", "origin", "cloud"] = "input"
     cls_std: NonNegativeFloat = 0.02
     cls_position_std: NonNegativeFloat = 0.02
     token_widths: tuple[PositiveInt, PositiveInt, PositiveInt] = (128, 256, 512)

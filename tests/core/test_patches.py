@@ -134,7 +134,16 @@ def test_target_frame_cloud_leaves_the_targets_where_they_were():
     assert half.origin.shape == (len(points), 8, 1, 3) and half.scale.eq(1).all()
 
 
-@pytest.mark.parametrize("frame", ["own", "input"])
+def test_target_frame_origin_takes_the_origin_of_the_corrupted_patch_and_the_unit_of_the_cloud():
+    points, clean = twins()
+    p = make_patches(points, 8, 16, clean, "mean_std", "origin")
+    other = make_patches(points, 8, 16, clean, "mean_std", "input")
+    assert p.inputs.equal(other.inputs) and p.origin.equal(other.origin)
+    assert p.targets.equal(gather(clean, p.index) - other.origin) and p.scale.eq(1).all()
+    torch.testing.assert_close(p.targets, other.targets * other.scale, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("frame", ["own", "input", "origin"])
 @pytest.mark.parametrize("normalize", ["center", "mean_std"])
 def test_patches_do_not_know_where_they_are(normalize, frame):
     points, clean = twins()

@@ -458,8 +458,8 @@ def test_losses_reach_every_parameter(changes):
 # ---------------------------------------------------------------- restoring
 
 
-ALL_FRAMES = [(n, t) for n in ("center", "mean_std") for t in ("own", "input", "cloud")]
-OWN_FRAMES = [(n, t) for n, t in ALL_FRAMES if t != "cloud"]
+ALL_FRAMES = [(n, t) for n in ("center", "mean_std") for t in ("own", "input", "origin", "cloud")]
+OWN_FRAMES = [(n, t) for n, t in ALL_FRAMES if t in ("own", "input")]
 
 
 @pytest.mark.parametrize(("normalize", "frame"), ALL_FRAMES)
