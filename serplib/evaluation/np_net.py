@@ -88,7 +88,7 @@ def aggregate(points: Tensor, features: Tensor, centers: Tensor, neighbors: Tens
 
 
 @torch.no_grad()
-def features(points: Tensor, batch_size: int = 1) -> Tensor:
+def features(points: Tensor) -> Tensor:
     """Compute the features of clouds ``(S, N, 3)`` on the unit sphere: ``(S, 2100)``.
 
     The maximum and the mean over the centres of each stage: 2 (70 + 140 + 280 + 560). Of the order
@@ -96,8 +96,16 @@ def features(points: Tensor, batch_size: int = 1) -> Tensor:
     has fewer than 110 points, all of them are neighbours.
     """
     expect(points, "S N 3")
-    if len(points) > batch_size:
-        return torch.cat([features(part, batch_size) for part in points.split(batch_size)])
+    # Written into one tensor: small results between the freed arrays of a cloud keep malloc from
+    # using these again, and the process grows by megabytes a cloud.
+    found = points.new_empty(len(points), 2 * DIM * sum(2**i for i in range(1, STAGES + 1)))
+    for i in range(len(points)):
+        found[i : i + 1] = _features(points[i : i + 1])
+    return found
+
+
+def _features(points: Tensor) -> Tensor:
+    """Compute the features of clouds ``(B, N, 3)``: ``(B, 2100)``."""
     found, stages = positions(points, DIM), []  # (B, N, 35)
     for _ in range(STAGES):
         count = points.shape[1]
