@@ -30,7 +30,7 @@ DIRECT_NOTE = (
     "Affine maps and local drops change two things against SeRP: the perturbation, and the frame "
     "of the loss (that of the cloud instead of that of the patch). Rows that name a frame change "
     "one of them alone. The frames differ in origin and unit: only the patch's frame divides each "
-    "patch by its standard deviation. The records do not separate the two."
+    "patch by its standard deviation. The suite eight has a third frame that separates the two."
 )
 
 

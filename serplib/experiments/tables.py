@@ -36,6 +36,8 @@ DIRECT = (
     ("pretrain-affine", "pretrain-serp"),
     ("pretrain-affine", "pretrain-frame"),
     ("pretrain-frame", "pretrain-serp"),
+    ("pretrain-frame", "pretrain-origin"),
+    ("pretrain-origin", "pretrain-serp"),
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
 )
