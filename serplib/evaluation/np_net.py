@@ -44,10 +44,9 @@ def positions(points: Tensor, dim: int) -> Tensor:
         ``(B, ..., dim)``.
     """
     d = math.ceil(dim / 3)
-    like = {"device": points.device, "dtype": points.dtype}
     spread = points.flatten(1, -2).std(1, correction=0).mean(-1)  # (B,)
     spread = spread.view(-1, *[1] * points.dim())  # (B, 1, ..., 1)
-    grid = torch.linspace(-1, 1, d + 2, **like)[1:-1]  # (d,)
+    grid = torch.linspace(-1, 1, d + 2, device=points.device, dtype=points.dtype)[1:-1]  # (d,)
     kept = torch.linspace(0, 3 * d - 1, dim, device=points.device).long()  # (dim,)
     u = (points[..., None] - grid) / (SIGMA * (1 + spread))  # (B, ..., 3, d)
     u = u.flatten(-2)[..., kept]  # (B, ..., dim)
