@@ -88,6 +88,7 @@ def test_the_findings_are_those_of_the_records():
     parts = tables.direct(eight).query(
         "label.str.contains('origin') or base.str.contains('origin')"
     )
+    parts = parts[parts["group"].str.endswith("all labels")]
     assert len(parts) == 2 and set(parts.verdict) == {"significant gain"}  # "both matter"
     for name in ("frame", "affine-input"):
         assert tuned.verdict[f"eight-{name}"] == "significant gain"
@@ -95,7 +96,7 @@ def test_the_findings_are_those_of_the_records():
     bases = pairs.query("base.str.contains('loss in the cloud') and n == 3")
     assert len(bases) == 3 and set(bases.verdict) == {"not significant"}
     frames = pairs.query("label.str.contains('loss in the cloud')").set_index("group")
-    assert frames.verdict["8 labels a class"] == "not significant"
+    assert set(frames.verdict[["8 labels a class"]]) == {"not significant"}
     table1 = records.read_suite("table1-laptop")["records"]
     restored = tables.means(table1, "restoration")
     ratio = restored["restored"] / restored["copy_input"]
