@@ -126,6 +126,8 @@ def leaderboard() -> str:
     found, lines, roads = entries(), list[str](), list[str]()
     for goal in GOALS:
         rows = found[found["mean"] >= goal].head(MOST)
+        if rows.empty:  # no variant reaches it
+            continue
         lines += [f"**{goal} %**", "", render.table_to_markdown(format_rows(rows, _COLUMNS)), ""]
         first = rows.iloc[0]
         roads.append(f"To {goal} %: {_said(first)}, {first['minutes']:.1f} minutes.")

@@ -1,4 +1,4 @@
-"""NPNet: one stage by hand, what its features do not depend on, and its recorded accuracy."""
+"""NPNet: its positions and one stage by hand, and what its features do not depend on."""
 
 import math
 

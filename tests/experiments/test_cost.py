@@ -99,6 +99,8 @@ def test_each_goal_lists_the_fastest_first(committed):
                     "88 %": ["fast", "slow"], "89 %": ["fast", "slow"],
                     "90 %": ["slow"]}  # fmt: skip
     assert "To 80 %: Transformer from scratch: weak, 1.0 minutes. To 85 %: " in tables[0]
+    committed(a=[record("weak", minutes=1, accuracy=0.81)])
+    assert cost.leaderboard().split("**")[1::2] == ["80 %"]  # goals that none reaches are left out
 
 
 def test_the_page_says_how_much_equal_runs_differ(committed):
