@@ -31,8 +31,8 @@ def paired_gain(ours: Mapping[int, float], base: Mapping[int, float]) -> dict | 
 
     Returns:
         ``gain`` (mean difference), ``low`` and ``high`` (its 95 % interval, infinite for one seed),
-        ``n`` (common seeds) and ``verdict``: "significant gain", "significant loss" or "not
-        significant". None without a common seed.
+        ``n`` (common seeds), the two-sided ``p`` (nan for one seed) and ``verdict``: "significant
+        gain", "significant loss" or "not significant". None without a common seed.
     """
     from scipy.stats import t
 
@@ -41,11 +41,27 @@ def paired_gain(ours: Mapping[int, float], base: Mapping[int, float]) -> dict | 
         return None
     n = len(gains)
     mean, sd = mean_sd(gains)
-    half = float(t.ppf(0.975, n - 1)) * sd / math.sqrt(n) if n > 1 else math.inf
+    error = sd / math.sqrt(n)
+    half = float(t.ppf(0.975, n - 1)) * error if n > 1 else math.inf
+    ratio = abs(mean) / error if error else (math.inf if mean else 0.0)
     verdict = "not significant"
     if abs(mean) > half:
         verdict = "significant gain" if mean > 0 else "significant loss"
-    return {"gain": mean, "low": mean - half, "high": mean + half, "n": n, "verdict": verdict}
+    return {
+        "gain": mean, "low": mean - half, "high": mean + half, "n": n,
+        "p": 2 * float(t.sf(ratio, n - 1)), "verdict": verdict,
+    }  # fmt: skip
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust p values for the number of comparisons (Holm, 1979).
+
+    The k-th smallest of m is multiplied by m - k + 1, and is at least the one before it. If those
+    below 5 % are called significant, the chance of one false finding or more is at most 5 %.
+    """
+    p, order = np.array(p_values), np.argsort(p_values)
+    p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return p.tolist()
 
 
 def power(effect: float, sd: float, n: int) -> float:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from serplib.experiments import records, render
 from serplib.experiments.figures import COLORS
-from serplib.experiments.notes import TEST_SHAPES
+from serplib.experiments.notes import TEST_SHAPES, revision_of
 from serplib.experiments.suites import experiments_folder
 from serplib.experiments.summaries import format_rows
 from serplib.experiments.tables import independent, label_of, variants
@@ -84,7 +84,7 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
     values = [100 * metrics[key] for key in _ACCURACY if belongs and key in metrics]
     command = f"`serp run {run['suite']} --profile {run['profile']}`"
     if not (experiments_folder() / "suites" / f"{run['suite']}.yaml").is_file():
-        command = "an older suite: the settings are in the record"
+        command = "an older suite and preset: those of the commit"
     labelled = [record["data"][part]["num_shapes"] for part in ("train", "valid")
                 if part in record["data"]]  # fmt: skip
     tuned, pretrained = "test" in record["metrics"], parameters.get("pretrained", False)
@@ -104,7 +104,7 @@ def _row(record: dict, every: dict[str, dict]) -> dict[str, Any]:
         "work": work,
         "own": chain[0],
         "before": sum(chain[1:]),
-        "commit": (environment["git"]["revision"] or "unknown")[:10],
+        "commit": revision_of(environment),
         "date": record["finished"][:10],
         "device": environment["device"],
     }

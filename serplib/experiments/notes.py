@@ -49,6 +49,8 @@ def notes_of(
     episodes = any("_way_" in key for r in found for key in r["metrics"].get("probes", ()))
     old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
     changed = {code_changed(r["environment"]) for r in found}
+    dirty = sum(r["environment"]["git"].get("clean") is False for r in found)
+    devices = {r["environment"]["device"] for r in found}
     rising: list[str] = []
     if not fine_tuned.empty:
         late = fine_tuned[fine_tuned["rise"] > RISE + 1e-9]
@@ -69,7 +71,9 @@ def notes_of(
         (rising,
          f"Not converged, for training accuracy still rose by more than {RISE:g} point over the "
          "last quarter of the epochs (mean of the last tenth against the tenth that ends at three "
-         f"quarters): {'; '.join(rising)}. More epochs may change their gains."),
+         f"quarters): {'; '.join(rising)}. More epochs may change their gains. A learning rate "
+         "that falls to zero raises the training accuracy at the end, so longer runs fail this "
+         "criterion, too."),
         (unpaired,
          "No interval over shapes and no McNemar's test where variants were tested on different "
          f"shapes or in another order: {'; '.join(unpaired)}."),
@@ -98,6 +102,12 @@ def notes_of(
          "Few-shot columns such as '5 way 10 shot' drew support and queries from the test split "
          "and left small classes out. They are not comparable with published figures; columns "
          "such as 5w10s are."),
+        (dirty,
+         f"Revision: {dirty} of {len(found)} runs were made with uncommitted changes; a star marks "
+         "their revisions."),
+        (len(devices) > 1,
+         "Runs that are compared may come from different processors. They share the seed's order "
+         "and first weights, but not the rounding."),
         (True in changed,
          "Code: the code that computes these numbers has changed since they were measured. Run the "
          "suite again before comparing them with new runs."),
@@ -119,10 +129,16 @@ def listed(values: Iterable[object]) -> str:
     return ", ".join(sorted(map(str, values)))
 
 
+def revision_of(environment: dict[str, Any]) -> str:
+    """Shorten the revision of a record; a star marks uncommitted changes."""
+    git = environment["git"]
+    return (git["revision"] or "unknown")[:10] + "*" * (git.get("clean") is False)
+
+
 def environment_line(found: list[dict[str, Any]]) -> str:
     """Name the runs, the minutes, devices, torch versions and revisions of the records."""
     environments = [r["environment"] for r in found]
-    revisions = {(e["git"]["revision"] or "unknown")[:10] for e in environments}
+    revisions = {revision_of(e) for e in environments}
     return (
         f"{len(found)} runs, {sum(r['seconds'] for r in found) / 60:.1f} minutes of computing on "
         f"{listed({e['device'] for e in environments})}; "

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from serplib.evaluation.significance import holm
 from serplib.experiments import cost, findings, records, render
 from serplib.experiments.figures import draw
 from serplib.experiments.summaries import Summary, format_rows, summarize
-from serplib.experiments.tables import Records, accuracy, probes
+from serplib.experiments.tables import Records, accuracy, probes, variants
 
 README_COLUMNS = {
     "variant": "{label}",
@@ -30,7 +31,7 @@ FEW_COLUMNS = {  # by groups of the suites eight and layers
     "8 labels a class": "fine-tuned, 8 labels",
     "frozen encoder, 8 labels a class": "frozen, 8 labels",
     "frozen encoder, all labels": "frozen, all labels",
-    "all layers": "all labels, all layers",
+    "all layers": "frozen, all labels, all layers",
 }
 
 
@@ -144,14 +145,18 @@ def intervals(page: str) -> str:
 
 def readme_table() -> str:
     """Return the README's table in Markdown: Tables 1 and 2 of the paper beside ours."""
-    found = []
+    parts = []
     for suite in ("table1", "table2"):
         full = (records.results_folder() / f"{suite}-full.json").exists()
-        found.append(records.read_suite(f"{suite}-{'full' if full else 'laptop'}")["records"])
-    rows = pd.concat([accuracy(suite) for suite in found])
+        found = records.read_suite(f"{suite}-{'full' if full else 'laptop'}")["records"]
+        tuned = variants([r for r in found if "test" in r["metrics"]])
+        seeds = [{r["parameters"]["seed"] for r in runs} for runs in tuned.values()]
+        shared = set.intersection(*seeds)  # a mean over other seeds than its baseline's misleads
+        parts.append(accuracy([r for r in found if r["parameters"]["seed"] in shared]))
+    rows = pd.concat(parts)
     shown = format_rows(rows, README_COLUMNS)
-    if rows["size"].nunique() == 1:  # then it stands in the head
-        head = f"ours ({shown.pop('size').iloc[0]}), %"
+    if rows["size"].nunique() == rows["seeds"].nunique() == 1:  # then they stand in the head
+        head = f"ours ({shown.pop('size').iloc[0]}, {shown.pop('seeds').iloc[0]} seeds), %"
         shown = shown.rename(columns={"ours, %": head})
     return render.table_to_markdown(shown)
 
@@ -159,13 +164,19 @@ def readme_table() -> str:
 def readme_few() -> str:
     """Return the README's table of the suites ``eight`` and ``layers``, a row a pre-training.
 
-    A column is a group; a cell has the mean accuracy in percent, and the gain with its interval.
+    A column is a group; a cell has the mean accuracy in percent, and the gain with its interval,
+    in bold where its p is below 5 % after `significance.holm` over the gains of the table.
     """
     found = [records.read_suite(f"{suite}-laptop")["records"] for suite in ("eight", "layers")]
     rows = pd.concat([accuracy(found[0]), *map(probes, found)]).dropna(subset="mean")
     rows = rows[rows["group"].isin(FEW_COLUMNS)].copy()
     forms = {"mean": "{mean:.2f}", "gain": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]"}
-    rows["cell"] = format_rows(rows, forms).agg("; ".join, axis=1).str.removesuffix("; ").to_list()
+    cells = format_rows(rows, forms)
+    tested = (rows["pairs"] > 1).to_numpy()
+    significant = [p < 0.05 for p in holm(rows["p"][tested].tolist())]
+    bold = cells.index[tested][significant]
+    cells.loc[bold, "gain"] = "**" + cells.loc[bold, "gain"] + "**"
+    rows["cell"] = cells.agg("; ".join, axis=1).str.removesuffix("; ").to_list()
     rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)
     names = {"from scratch": "none", "untrained encoder": "none", "Point-NN": "Point-NN's features"}
     rows["of"] = rows["of"].replace(names)

@@ -59,7 +59,7 @@ def _with_gain(first: str, ours: str, base: str) -> dict[str, str]:
         "seeds": "{seeds}",
         f"gain over {base} [95 %, over seeds]": "{gain_text}",
         "[95 %, over shapes]": "[{shapes_low:+.2f}, {shapes_high:+.2f}]",
-        "McNemar p < .05": "{significant:.0f} of {pairs} seeds",
+        "McNemar p < .05": "{better:.0f} better, {worse:.0f} worse of {pairs}",
     }
 
 
@@ -129,7 +129,7 @@ def scaled(frame: pd.DataFrame, factor: float, *columns: str) -> pd.DataFrame:
 
 def _accuracy_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
     columns = _with_gain("variant", "ours (mean ± sd)", "scratch")
-    columns |= {"epochs": "{epochs}", "training accuracy": "{trained:.1f}"}
+    columns |= {"epochs": "{epochs}", "training accuracy (its rise)": "{trained:.1f} ({rise:+.1f})"}
     shown = {}
     for group, rows in frame.groupby("group", sort=False):
         paper = _PAPER if rows["published"].notna().any() else {}
@@ -282,7 +282,7 @@ def summarize(found: Records) -> Summary:
     if not published.empty:
         shown |= _robustness_tables(published, "ModelNet40-C, its own files", _PUBLISHED_FILES)
     notes = notes_of(found, fine_tuned, frozen, restored, robust)
-    if not pairs.empty:
+    if not pairs.empty and any(r["run"]["name"] == "pretrain-serp" for r in found):
         notes.append(DIRECT_NOTE)
     if more := unequal_seeds(found):
         notes.append(f"Unequal numbers of seeds: {'; '.join(more)}. Seeds that were added after a "

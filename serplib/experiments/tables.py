@@ -40,6 +40,13 @@ DIRECT = (
     ("pretrain-origin", "pretrain-serp"),
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
+    # the predictions of the suite pretext
+    ("pretrain-affine-drop", "pretrain-affine"),
+    ("pretrain-affine-drop", "pretrain-drop-local"),
+    ("pretrain-affine-drop", "pretrain-masked"),
+    ("pretrain-strong", "pretrain-paper"),
+    ("pretrain-masked", "pretrain-paper"),
+    ("pretrain-drop-local", "pretrain-drop-random"),
 )
 
 Records = list[dict[str, Any]]
@@ -66,13 +73,14 @@ def label_of(record: dict[str, Any]) -> str:
     return record["run"].get("label", record["run"]["name"])
 
 
-_GAIN = ("gain", "low", "high", "verdict", "shapes_low", "shapes_high", "significant")
+_PAIRED = ("gain", "low", "high", "p", "verdict")
+_GAIN = (*_PAIRED, "shapes_low", "shapes_high", "better", "worse")
 _COLUMNS = ("label", "mean", "sd", "seeds", "pairs", "gain_text", "unpaired", "as_paper", *_GAIN)
 HEADS = {"kNN": "knn", "memory bank": "memory", "one layer": "linear", "three layers": "mlp3"}
 
 
 def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, Records, dict]]:
-    """Yield name, records and the columns ``label`` to ``significant`` of each variant's row.
+    """Yield name, records and the columns ``label`` to ``worse`` of each variant's row.
 
     Args:
         metric: that holds the accuracy; variants without it are left out.
@@ -94,7 +102,7 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
         if gain := paired_gain(ours, base):
             seeds = sorted(ours.keys() & base.keys())
             row |= {
-                **{key: gain[key] for key in ("gain", "low", "high", "verdict")},
+                **{key: gain[key] for key in _PAIRED},
                 "pairs": gain["n"],
                 "gain_text": gain_text(gain),
                 "unpaired": _unpaired([r for r in pair[0] + pair[1]
@@ -104,10 +112,13 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
             bits = [by_seed(g, "correct") for g in pair]
             right, base_right = ([unpack_bits(b[seed]) for seed in seeds] for b in bits)
             shapes = bootstrap_gain(right, base_right)
+            tests = [mcnemar(a, b) for a, b in zip(right, base_right)]
+            found_by = [test["gained"] - test["lost"] for test in tests if test["p"] < 0.05]
             row |= {
                 "shapes_low": 100 * shapes["low"],
                 "shapes_high": 100 * shapes["high"],
-                "significant": sum(mcnemar(a, b)["p"] < 0.05 for a, b in zip(right, base_right)),
+                "better": sum(surplus > 0 for surplus in found_by),
+                "worse": sum(surplus < 0 for surplus in found_by),
             }
         yield name, group, row
 
@@ -147,15 +158,15 @@ def accuracy(found: Records) -> pd.DataFrame:
     Returns:
         A row a variant, indexed by run name, few labels first. Accuracies are in per cent, gains
         in points. ``label``; ``mean``, ``sd`` and ``seeds``; ``gain`` over the variant from
-        scratch, its 95 % interval over seeds ``low`` to ``high``, ``verdict`` and ``pairs`` (the
-        common seeds), of `significance.paired_gain`, and as ``gain_text``; the interval over test
-        shapes ``shapes_low`` to ``shapes_high``; ``significant``, the seeds where McNemar's test
-        has p < 0.05; ``group``; ``as_paper``, whether the task is the paper's (all labels of
-        ModelNet40, all test shapes), and for these the paper's figure ``published`` and
+        scratch, its 95 % interval over seeds ``low`` to ``high``, ``p``, ``verdict`` and ``pairs``
+        (the common seeds), of `significance.paired_gain`, and as ``gain_text``; the interval over
+        test shapes ``shapes_low`` to ``shapes_high``; the seeds where McNemar's test has p < 0.05,
+        ``better`` and ``worse``; ``group``; ``as_paper``, whether the task is the paper's (all
+        labels of ModelNet40, all test shapes), and for these the paper's figure ``published`` and
         ``corrected``; ``size``, preset and epochs; ``epochs``; ``trained``, the training accuracy
         of the last epoch, and its `rise`. Without a variant from scratch ``pairs`` is 0 and the
         gain is nan. Where the two were tested on different shapes, or in another order,
-        ``unpaired`` says so, and the interval over shapes and ``significant`` are nan.
+        ``unpaired`` says so, and the interval over shapes, ``better`` and ``worse`` are nan.
     """
     rows = {}
     for name, group, row in _compared(found, "test", ""):
@@ -213,7 +224,7 @@ def probes(found: Records) -> pd.DataFrame:
     """Tabulate the frozen encoders: linear SVM with its gain over the untrained one, and the rest.
 
     Returns:
-        A row a variant with the columns of `accuracy` up to ``significant``, for the linear SVM;
+        A row a variant with the columns of `accuracy` up to ``worse``, for the linear SVM;
         mean and ``*_sd`` of the heads ``knn``, ``linear``, ``mlp3`` where they were fitted and of
         few-shot episodes, all in per cent; ``labelled``, the shapes with labels; ``rankme``;
         ``group``.

@@ -12,10 +12,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from serplib.evaluation.significance import mean_sd
+from serplib.evaluation.significance import holm, mean_sd
 from serplib.experiments.tables import Records, label_of, variants
 
 MEASURES = {  # metric and key of a record: name and factor
@@ -60,7 +59,7 @@ def compare(found: Records, committed: Records) -> Comparison:
             rows += _compare_variant(group, ours[name], notes)
     versions = _differences(_versions(found), _versions(committed)) if rows else []
     notes += [f"yours and committed: {difference}" for difference in versions]
-    adjusted = _holm([row.pop("p") for row in rows])
+    adjusted = holm([row.pop("p") for row in rows])
     for row, p in zip(rows, adjusted, strict=True):
         row |= {"p": f"{p:.3f}", "result": "differs" if p < LEVEL else "agrees"}
     agrees = all(p >= LEVEL for p in adjusted) if adjusted else None
@@ -95,13 +94,6 @@ def _compare_variant(group: Records, committed: Records, notes: list[str]) -> li
         }
         rows.append(row)
     return rows
-
-
-def _holm(p_values: list[float]) -> list[float]:
-    """Adjust p values for the number of comparisons (Holm, 1979)."""
-    p, order = np.array(p_values), np.argsort(p_values)
-    p[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
-    return p.tolist()
 
 
 def _settings(record: dict[str, Any]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from scipy import integrate, stats
 
 from serplib.evaluation.significance import (
     equivalence,
+    holm,
     mean_sd,
     paired_gain,
     power,
@@ -26,12 +27,25 @@ def test_the_interval_over_seeds_is_scipys(seeds):
     interval = test.confidence_interval(0.95)
     assert (gain["low"], gain["high"]) == pytest.approx((interval.low, interval.high))
     assert (gain["verdict"] != "not significant") == (test.pvalue < 0.05)
+    assert gain["p"] == pytest.approx(test.pvalue)
 
 
 def test_eleven_seeds_have_ten_degrees_of_freedom():
     gains = {seed: float(seed) for seed in range(11)}
     found = paired_gain(gains, dict.fromkeys(gains, 0.0))
     assert found["high"] - found["gain"] == pytest.approx(2.228 * 11**0.5 / 11**0.5, abs=1e-3)
+
+
+def test_p_without_spread_or_with_one_seed():
+    same = {0: 50.0, 1: 60.0}
+    assert paired_gain(same, same)["p"] == 1.0
+    assert paired_gain({0: 51.0, 1: 61.0}, same)["p"] == 0.0
+    assert np.isnan(paired_gain({0: 1.0}, {0: 0.0})["p"])
+
+
+def test_holm_multiplies_and_stays_monotone():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0] and holm([]) == []
 
 
 def test_gains_are_paired_by_seed():

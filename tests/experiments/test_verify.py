@@ -72,11 +72,6 @@ def test_p_is_that_of_a_new_mean_under_our_spread():
     assert stats.binomtest(below, 400, 0.1).pvalue > 0.01
 
 
-def test_holm_multiplies_and_stays_monotone():
-    assert verify._holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-    assert verify._holm([0.9, 0.8]) == [1.0, 1.0] and verify._holm([]) == []
-
-
 def test_other_settings_and_data_are_not_compared():
     found = records.read_suite("short-laptop")["records"]
     yours = copy.deepcopy(found)
