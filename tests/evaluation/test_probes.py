@@ -344,11 +344,11 @@ def test_probe_rows_pair_with_the_untrained_encoder():
     assert rows["mean"].tolist() == pytest.approx([10, 40]) and rows.seeds["serp"] == 2
     assert rows.pairs["untrained"] == 0 and math.isnan(rows.gain["untrained"])
     assert rows.pairs["serp"] == 2 and rows.gain["serp"] == pytest.approx(30)
-    assert rows.significant["serp"] == 2  # 12 gained, none lost: p = 2 / 2^12
+    assert rows.better["serp"] == 2  # 12 gained, none lost: p = 2 / 2^12
     assert rows.shapes_low["serp"] < 30 < rows.shapes_high["serp"]
     ((title, shown),) = summaries.summarize(found).tables.items()
     assert "objects" in title
-    assert shown.loc[1].tolist()[-3:] == ["2 of 2 seeds", "40.00 ± 0.00", "3.0"]
+    assert shown.loc[1].tolist()[-3:] == ["2 better, 0 worse of 2", "40.00 ± 0.00", "3.0"]
 
 
 SUITES = (
