@@ -143,5 +143,5 @@ class PointMAE(nn.Module):
         """
         visible, masked = self.draw(self.encoder.patches(points))
         predicted = self.predict(visible, masked.centers)  # (B, m, n, 3)
-        known = stitch(visible.inputs, visible.origin, visible.scale)  # (B, v*n, 3)
+        known = stitch(visible.targets, visible.origin, visible.scale)  # (B, v*n, 3), as they were
         return torch.cat([known, stitch(predicted, masked.origin, masked.scale)], 1)

@@ -237,9 +237,10 @@ def test_interface(point_mae):
     assert PAPER.masked == PointMAEConfig(0.6, True)
 
 
+@pytest.mark.parametrize("frame", ["own", "input", "origin", "cloud"])
 @pytest.mark.parametrize("point_mae", [True, False])
-def test_restore_puts_everything_in_its_place(point_mae):
-    model = tiny(point_mae=point_mae).eval()
+def test_restore_puts_everything_in_its_place(point_mae, frame):
+    model = tiny(dataclasses.replace(TINY, target_frame=frame), point_mae=point_mae).eval()
     points = islands()
     model.predict = lambda visible, centers: model.draw(model.encoder.patches(points))[1].targets
     restored = model.restore(points)  # predictions that are right give the cloud back
