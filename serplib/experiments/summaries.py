@@ -68,6 +68,7 @@ def _percent(*keys: str) -> dict[str, str]:
 
 
 _PAPER = {"paper, ModelNet40": "{published:.2f}", "corrected": "{corrected:.2f}"}
+_SEEN = {"shapes seen": "{seen:,.0f}"}
 _VARIANT = {"variant": "{label}"}
 _VARIANT_SEEDS = _VARIANT | {"seeds": "{seeds}"}
 _RESTORATION = _VARIANT_SEEDS | {
@@ -129,7 +130,8 @@ def scaled(frame: pd.DataFrame, factor: float, *columns: str) -> pd.DataFrame:
 
 def _accuracy_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
     columns = _with_gain("variant", "ours (mean ± sd)", "scratch")
-    columns |= {"epochs": "{epochs}", "training accuracy (its rise)": "{trained:.1f} ({rise:+.1f})"}
+    columns |= {"labelled shapes": "{labelled:,.0f}", "epochs": "{epochs}", **_SEEN}
+    columns |= {"training accuracy (its rise)": "{trained:.1f} ({rise:+.1f})"}
     shown = {}
     for group, rows in frame.groupby("group", sort=False):
         paper = _PAPER if rows["published"].notna().any() else {}
@@ -146,7 +148,7 @@ def _probe_tables(frame: pd.DataFrame, data: str) -> dict[str, pd.DataFrame]:
                        for named in (heads, few_shot))  # fmt: skip
     columns = {"encoder": "{label}", "labelled shapes": "{labelled:,.0f}"}
     columns |= _with_gain("encoder", "linear SVM", "untrained") | heads
-    columns |= {"RankMe": "{rankme:.1f}"}
+    columns |= {"RankMe": "{rankme:.1f}", **_SEEN}
     shown = {f"Frozen encoders on {data}, accuracy %": format_rows(frame, columns)}
     if few_shot:
         title = f"Few-shot, frozen, mean ± sd over episodes: {data}, accuracy %"

@@ -164,9 +164,11 @@ def accuracy(found: Records) -> pd.DataFrame:
         ``better`` and ``worse``; ``group``; ``as_paper``, whether the task is the paper's (all
         labels of ModelNet40, all test shapes), and for these the paper's figure ``published`` and
         ``corrected``; ``size``, preset and epochs; ``epochs``; ``trained``, the training accuracy
-        of the last epoch, and its `rise`. Without a variant from scratch ``pairs`` is 0 and the
-        gain is nan. Where the two were tested on different shapes, or in another order,
-        ``unpaired`` says so, and the interval over shapes, ``better`` and ``worse`` are nan.
+        of the last epoch, and its `rise`; ``labelled``, the shapes with labels, and ``seen``,
+        shapes times epochs of both trainings (nan without the record of the first). Without a
+        variant from scratch ``pairs`` is 0 and the gain is nan. Where the two were tested on
+        different shapes, or in another order, ``unpaired`` says so, and the interval over shapes,
+        ``better`` and ``worse`` are nan.
     """
     rows = {}
     for name, group, row in _compared(found, "test", ""):
@@ -180,9 +182,20 @@ def accuracy(found: Records) -> pd.DataFrame:
             "corrected": published if math.isnan(published) else corrected(published),
             "size": f"{group[0]['parameters']['preset']}, {len(group[0]['history'])} epochs",
             **_training(group),
+            **_shapes(group[0], found),
         }
     order = sorted(rows, key=lambda name: _few_first(rows[name]["group"]))  # stable
     return _frame({name: rows[name] for name in order})
+
+
+def _shapes(record: dict[str, Any], found: Records) -> dict[str, float]:
+    """Return ``labelled``, shapes with labels, and ``seen``: shapes x epochs, parents included."""
+    labelled = record["data"].get("train", {}).get("num_shapes", math.nan)
+    seen = len(record.get("history", ())) * labelled
+    if parent := record["run"].get("parent"):
+        before = [r for r in found if r["run"].get("hash") == parent]
+        seen += _shapes(before[0], found)["seen"] if before else math.nan
+    return {"labelled": labelled, "seen": seen}
 
 
 def _training(group: Records) -> dict[str, float]:
@@ -226,7 +239,7 @@ def probes(found: Records) -> pd.DataFrame:
     Returns:
         A row a variant with the columns of `accuracy` up to ``worse``, for the linear SVM;
         mean and ``*_sd`` of the heads ``knn``, ``linear``, ``mlp3`` where they were fitted and of
-        few-shot episodes, all in per cent; ``labelled``, the shapes with labels; ``rankme``;
+        few-shot episodes, all in per cent; ``labelled`` and ``seen`` of `accuracy`; ``rankme``;
         ``group``.
     """
     rows = {}
@@ -239,8 +252,7 @@ def probes(found: Records) -> pd.DataFrame:
             values[key] = [fold for m in measured for fold in m[key]["folds"]]
         for key in filter(values.get, values):
             row[key], row[f"{key}_sd"] = mean_sd([100 * value for value in values[key]])
-        labelled = group[0]["data"].get("train", {}).get("num_shapes", math.nan)
-        row |= {"labelled": labelled, "seeds": len(group), "as_paper": False}
+        row |= {"seeds": len(group), "as_paper": False} | _shapes(group[0], found)
         rows[name] = row | {"rankme": mean_sd([m["rankme"] for m in measured])[0]}
         rows[name]["group"] = group[0]["run"].get("group", "")
     return _frame(rows)

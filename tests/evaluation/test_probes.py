@@ -348,7 +348,7 @@ def test_probe_rows_pair_with_the_untrained_encoder():
     assert rows.shapes_low["serp"] < 30 < rows.shapes_high["serp"]
     ((title, shown),) = summaries.summarize(found).tables.items()
     assert "objects" in title
-    assert shown.loc[1].tolist()[-3:] == ["2 better, 0 worse of 2", "40.00 ± 0.00", "3.0"]
+    assert shown.loc[1].tolist()[-4:] == ["2 better, 0 worse of 2", "40.00 ± 0.00", "3.0", ""]
 
 
 SUITES = (

@@ -27,6 +27,24 @@ def record(name, seed, accuracy, **run):
     }
 
 
+def test_labelled_and_seen_shapes_are_those_of_both_trainings():
+    epoch = {"train_accuracy": 0.5}
+    parent = record("pretrain", 0, 0.5)
+    parent |= {"metrics": {}, "history": [{}, {}, {}]}
+    parent["data"] = {"train": {"num_shapes": 100}}
+    found = [record("scratch", 0, 0.5), record("ours", 0, 0.6, parent="pretrain0"),
+             record("lost", 0, 0.6, parent="elsewhere")]  # fmt: skip
+    for r in found:
+        r |= {"history": [epoch, epoch]}
+        r["data"]["train"] = {"num_shapes": 7}
+    rows = tables.accuracy([parent, *found])
+    assert rows.labelled.tolist() == [7, 7, 7]
+    assert rows.seen["scratch"] == 14 and rows.seen["ours"] == 314
+    assert math.isnan(rows.seen["lost"]), "its pre-training has no record"
+    shown = summaries.summarize([parent, *found]).tables["Accuracy on objects, %"]
+    assert shown["shapes seen"].tolist() == ["14", "314", ""]
+
+
 def test_corrected_figures_are_those_over_the_true_number_of_shapes():
     values = {key: round(tables.corrected(v), 2) for key, v in tables.PUBLISHED.items()}
     assert values == {
