@@ -69,7 +69,7 @@ class PointMAE(nn.Module):
     There are two differences from Point-MAE's code. [CLS] is one of the visible tokens, as in MAE
     (He et al., 2022), so that the token read by fine-tuning is trained. The token PointNet embeds
     the visible patches only; Point-MAE embeds all, so that its BatchNorm sees the masked ones. In
-    both, neighbouring patches share points: a masked patch is never hidden entirely.
+    both, neighbouring patches share points: few masked patches are hidden entirely.
     """
 
     def __init__(

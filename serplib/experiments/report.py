@@ -178,8 +178,8 @@ def readme_few() -> str:
     cells.loc[bold, "gain"] = "**" + cells.loc[bold, "gain"] + "**"
     rows["cell"] = cells.agg("; ".join, axis=1).str.removesuffix("; ").to_list()
     rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)
-    names = {"from scratch": "none", "untrained encoder": "none", "Point-NN": "Point-NN's features"}
-    rows["of"] = rows["of"].replace(names)
+    names = {r"^(from scratch|untrained encoder)": "none", r"^(Point-NN|NPNet)$": r"\1's features"}
+    rows["of"] = rows["of"].replace(names, regex=True)
     table = rows.pivot(index="of", columns="group", values="cell").loc[rows["of"].unique()]
     shown = table[list(FEW_COLUMNS)].fillna("").rename(columns=FEW_COLUMNS)
     return render.table_to_markdown(shown.reset_index(names="pre-training"))

@@ -109,8 +109,15 @@ def record(name, seed, metrics):
     return {"run": {"name": name, "label": name}, "parameters": {"seed": seed}, "metrics": metrics}
 
 
+READ = {
+    "few": lambda m: 100 * m["test"]["accuracy"],
+    "probe": lambda m: 100 * m["probes"]["svm_accuracy"],
+}
+START = {"few": "few-scratch", "probe": "probe-untrained"}
+
+
 def test_gains_are_paired_by_seed():
-    made = built(NAME, paired_gain=paired_gain)
+    made = built(NAME, paired_gain=paired_gain, metric=READ, start=START)
 
     def accuracy(base, seeds):
         return [{"test": {"accuracy": base + 0.1 * seed}} for seed in seeds]
@@ -119,18 +126,18 @@ def test_gains_are_paired_by_seed():
     for name, seeds, base in (("scratch", (0, 1, 2), 0), ("paper", (2, 0, 1), 0.05)):
         found += [record(f"few-{name}", s, m) for s, m in zip(seeds, accuracy(base, seeds))]
     found += [record("few-masked", s, m) for s, m in zip(range(3), accuracy(0.03, range(3)))]
-    gain = made["gain_of"](found, "paper", "start", made["few"])
+    gain = made["gain_of"](found, "paper", "start", "few")
     assert gain["n"] == 3 and gain["gain"] == pytest.approx(5)
     assert gain["verdict"] == "significant gain"
-    gain = made["gain_of"](found, "masked", "paper", made["few"])
+    gain = made["gain_of"](found, "masked", "paper", "few")
     assert gain["gain"] == pytest.approx(-2) and gain["verdict"] == "significant loss"
 
 
 def test_one_seed_has_no_verdict():
-    made = built(NAME, paired_gain=paired_gain)
+    made = built(NAME, paired_gain=paired_gain, metric=READ, start=START)
     found = [record("probe-untrained", 0, {"probes": {"svm_accuracy": 0.1}})]
     found += [record("probe-paper", 0, {"probes": {"svm_accuracy": 0.9}})]
-    gain = made["gain_of"](found, "paper", "start", made["probe"])
+    gain = made["gain_of"](found, "paper", "start", "probe")
     assert gain["gain"] == pytest.approx(80) and gain["verdict"] == "not significant"
 
 
