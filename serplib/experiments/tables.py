@@ -44,6 +44,7 @@ DIRECT = (
     ("pretrain-affine-drop", "pretrain-affine"),
     ("pretrain-affine-drop", "pretrain-drop-local"),
     ("pretrain-affine-drop", "pretrain-masked"),
+    ("pretrain-paper", "pretrain-none"),
     ("pretrain-strong", "pretrain-paper"),
     ("pretrain-masked", "pretrain-paper"),
     ("pretrain-drop-local", "pretrain-drop-random"),
