@@ -38,6 +38,7 @@ DIRECT = (
     ("pretrain-frame", "pretrain-serp"),
     ("pretrain-frame", "pretrain-origin"),
     ("pretrain-origin", "pretrain-serp"),
+    ("pretrain-serp", "pretrain-clean"),
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
     # the predictions of the suite pretext
