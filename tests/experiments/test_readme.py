@@ -101,6 +101,12 @@ def test_the_findings_are_those_of_the_records():
     table1 = records.read_suite("table1-laptop")["records"]
     restored = tables.means(table1, "restoration")
     ratio = restored["restored"] / restored["copy_input"]
+    pretext = records.read_suite("pretext-laptop")["records"]
+    clean = tables.probes(pretext).loc["probe-none"]
+    pair = tables.direct(pretext).query("base.str.startswith('nothing')")
+    added = pair.set_index("group").loc["frozen encoder"]
+    assert (clean.verdict, added.verdict) == ("significant gain", "not significant")
+    assert (clean.pairs, added.n) == (3, 3)
     words = " ".join(README.split())
     for text in (
         f"restores {ratio['pretrain-serp']:.1f} times worse than copying",
@@ -108,14 +114,14 @@ def test_the_findings_are_those_of_the_records():
         f"SeRP gains {tuned.gain['eight-serp']:.2f} points (not significant)",
         f"and {tuned.gain['eight-frame']:.2f} in the cloud's;",
         f"SeRP gains {frozen.gain['probe-frame']:.2f} points over no training in the cloud's",
-        f"affine maps {frozen.gain['probe-affine']:.2f}. In",
+        f"affine maps {frozen.gain['probe-affine']:.2f}, and an autoencoder of",
+        f"*clean* clouds {clean.gain:.2f} (SeRP adds {added.gain:.2f}, not significant)",
         f"affine maps gain {frozen.gain['probe-affine-input']:.2f} (not significant)",
-        f"SeRP loses {-frozen.gain['probe-serp']:.2f}; with",
-        f"the patch's origin and the cloud's unit it loses {-frozen.gain['probe-origin']:.2f}",
+        f"SeRP loses {-frozen.gain['probe-serp']:.2f}; in",
+        f"in the frames of the authors' code, {-frozen.gain['probe-own']:.2f}.",
     ):
         assert text in words, text
-    few = frozen[frozen["group"].str.contains("8 labels")]
-    assert few["mean"].idxmax() == "eight-point-nn", "no encoder is above it"
+    assert frozen.verdict["probe-own"] == "significant loss"
     deep = tables.probes(records.read_suite("layers-laptop")["records"])
     for name in ("affine", "frame"):
         for layers in ("layers", "last"):
