@@ -39,6 +39,7 @@ DIRECT = (
     ("pretrain-frame", "pretrain-origin"),
     ("pretrain-origin", "pretrain-serp"),
     ("pretrain-serp", "pretrain-clean"),
+    ("pretrain-frame", "pretrain-clean-frame"),
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
     # the predictions of the suite pretext
