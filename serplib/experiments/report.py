@@ -33,7 +33,7 @@ FEW_COLUMNS = {  # by groups of the suites eight and layers
     "frozen encoder, all labels": "frozen, all labels",
     "all layers": "frozen, all labels, all layers",
 }
-LEFT_OUT = ("patch's origin", "authors' code", "clean clouds, loss in the patch's frame")
+LEFT_OUT = ("patch's origin", "authors' code", "clean clouds, loss in the patch's frame", "NPNet")
 
 
 @dataclass(frozen=True)

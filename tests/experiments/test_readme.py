@@ -130,9 +130,8 @@ def test_the_findings_are_those_of_the_records():
         for layers in ("layers", "last"):
             assert deep.verdict[f"{layers}-{name}"] == "significant gain"
         assert deep["mean"][f"layers-{name}"] > deep["mean"][f"last-{name}"]
-    wide = tables.probes(records.read_suite("table2-laptop")["records"])["mean"]
-    text = f"affine maps reach {deep['mean']['layers-affine']:.2f} %, an untrained wide PointNet "
-    assert f"{text}{wide['probe-wide-untrained']:.2f}" in words
+    text = f"affine maps reach {deep['mean']['layers-affine']:.2f} %; NPNet's features, which need "
+    assert f"{text}no training, {frozen['mean']['probe-np-net']:.2f}" in words
     assert deep.verdict["layers-serp"] == "significant loss"
     longer = tables.accuracy(records.read_suite("epochs-laptop")["records"])
     few, many, most = (longer.loc[name] for name in ("affine-4", "affine-24", "frame-48"))
