@@ -116,12 +116,12 @@ def _compared(found: Records, metric: str, prefix: str) -> Iterator[tuple[str, R
             right, base_right = ([unpack_bits(b[seed]) for seed in seeds] for b in bits)
             shapes = bootstrap_gain(right, base_right)
             tests = [mcnemar(a, b) for a, b in zip(right, base_right)]
-            found_by = [test["gained"] - test["lost"] for test in tests if test["p"] < 0.05]
+            surpluses = [test["gained"] - test["lost"] for test in tests if test["p"] < 0.05]
             row |= {
                 "shapes_low": 100 * shapes["low"],
                 "shapes_high": 100 * shapes["high"],
-                "better": sum(surplus > 0 for surplus in found_by),
-                "worse": sum(surplus < 0 for surplus in found_by),
+                "better": sum(surplus > 0 for surplus in surpluses),
+                "worse": sum(surplus < 0 for surplus in surpluses),
             }
         yield name, group, row
 
