@@ -20,14 +20,18 @@ def cells(name, kind):
     return [cell for cell in NOTEBOOKS[name].cells if cell.cell_type == kind]
 
 
-def built(name, **more):
+def built(name, values=(), **more):
     """The functions defined in a notebook's cells, stubs left out, ready to be called.
 
-    ``more`` are names that their code expects, beside torch, gather and knn.
+    ``values`` are names of the notebook's own values that their code expects; ``more`` are other
+    names, beside torch, gather and knn.
     """
     names = {"torch": torch, "gather": geometry.gather, "knn": geometry.knn} | more
     for cell in cells(name, "code"):
         for node in ast.parse(cell.source).body:
-            if isinstance(node, ast.FunctionDef) and "NotImplementedError" not in ast.unparse(node):
+            kept = isinstance(node, ast.FunctionDef)
+            kept &= "NotImplementedError" not in ast.unparse(node)
+            kept |= isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in values
+            if kept:
                 exec(compile(ast.Module([node], []), name, "exec"), names)
     return names

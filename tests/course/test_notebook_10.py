@@ -109,15 +109,8 @@ def record(name, seed, metrics):
     return {"run": {"name": name, "label": name}, "parameters": {"seed": seed}, "metrics": metrics}
 
 
-READ = {
-    "few": lambda m: 100 * m["test"]["accuracy"],
-    "probe": lambda m: 100 * m["probes"]["svm_accuracy"],
-}
-START = {"few": "few-scratch", "probe": "probe-untrained"}
-
-
 def test_gains_are_paired_by_seed():
-    made = built(NAME, paired_gain=paired_gain, metric=READ, start=START)
+    made = built(NAME, ("metric", "start"), paired_gain=paired_gain)
 
     def accuracy(base, seeds):
         return [{"test": {"accuracy": base + 0.1 * seed}} for seed in seeds]
@@ -134,7 +127,7 @@ def test_gains_are_paired_by_seed():
 
 
 def test_one_seed_has_no_verdict():
-    made = built(NAME, paired_gain=paired_gain, metric=READ, start=START)
+    made = built(NAME, ("metric", "start"), paired_gain=paired_gain)
     found = [record("probe-untrained", 0, {"probes": {"svm_accuracy": 0.1}})]
     found += [record("probe-paper", 0, {"probes": {"svm_accuracy": 0.9}})]
     gain = made["gain_of"](found, "paper", "start", "probe")
