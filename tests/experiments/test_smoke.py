@@ -9,6 +9,7 @@ import yaml
 from typer.testing import CliRunner
 
 from serplib import presets
+from serplib.data import BUILT_IN
 from serplib.experiments import cli, pipelines, records, runner, smoke, suites
 
 ROOT = Path(__file__).parents[2]
@@ -50,9 +51,11 @@ def test_every_run_is_small_and_apart_from_the_real_ones(project, suite, profile
             .transformer
         ), "the model keeps its size"  # fmt: skip
         assert run.folder.parent.name == f"{suite}-{profile}-smoke"
-        assert run.parameters.get("dataset", "objects") == "objects"
-        absent = real[name].parameters.get("test_dataset") or real[name].parameters["dataset"]
-        assert run.about["absent"] == ([] if absent == "objects" else ["modelnet40"])
+        given = real[name].parameters
+        built_in = given["dataset"] if given["dataset"] in BUILT_IN else "objects"
+        assert run.parameters.get("dataset", "objects") == built_in
+        absent = given.get("test_dataset") or given["dataset"]
+        assert run.about["absent"] == ([] if absent in BUILT_IN else ["modelnet40"])
 
 
 def test_a_small_real_run_does_not_take_the_record_of_a_smoke_run(project, monkeypatch):
