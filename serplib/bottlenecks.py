@@ -3,7 +3,8 @@
 Each maps latent tokens to the decoder's input, with loss terms (already weighted: the objective
 adds them) and diagnostics by name, so that they are interchangeable in `vasp`. State that changes
 during training lies in buffers: a checkpoint contains it. Randomness comes from torch's global
-generator, which the training loop seeds at each step. Invalid settings raise a ValueError.
+generator, which the training loop seeds at each step. Values out of range raise a ValueError;
+`vasp.VaspConfig` checks types and names.
 """
 
 from __future__ import annotations
@@ -82,14 +83,14 @@ class VectorQuantizer(nn.Module):
         ema: decay of moving averages that replace the alpha term; None keeps the alpha term.
         epsilon: Laplace smoothing of the code usage, with ``ema`` only.
         restart: reset a code to a token of the batch when its usage, as a moving average (decay
-            ``ema`` or 0.95), falls below this fraction of a uniform share; None for never.
+            ``ema`` or 0.95), falls below this fraction of M / K tokens; None for never.
         cosine: normalise tokens and codes to length 1, for comparison and as output.
         rotation: rotate the gradient from code to token instead of copying it (rotation trick;
             Fifty et al., 2024, arXiv 2410.06424).
     """
 
     ready: Tensor  # bool, False until the k-means of the first batch
-    usage: Tensor  # (K,) moving average of the tokens of each code, in units of M / K tokens
+    usage: Tensor  # (K,) moving average of the tokens of each code, over M / K
     token_sum: Tensor  # (K, l) moving average of the sum of those tokens; with ``ema`` only
 
     def __init__(
@@ -219,10 +220,11 @@ def _sum_over_processes(tensor: Tensor) -> Tensor:
 
 
 def _rotated(z: Tensor, e: Tensor) -> Tensor:
-    """Return R z, equal to e, with a constant R: dL/dz = R^T dL/de (the rotation trick).
+    """Return R z with a constant R: dL/dz = R^T dL/de (the rotation trick).
 
-    With unit vectors z^, e^ and r along z^ + e^, R = |e|/|z| (I - 2 r r^T + 2 e^ z^^T), for tokens
-    z ``(..., l)`` with gradient and codes e ``(..., l)`` without.
+    R z equals e unless z is 0. With unit vectors z^, e^ and r along z^ + e^,
+    R = |e|/|z| (I - 2 r r^T + 2 e^ z^^T), for tokens z ``(..., l)`` with gradient and codes e
+    ``(..., l)`` without.
     """
     with torch.no_grad():
         z_hat, e_hat = F.normalize(z, dim=-1), F.normalize(e, dim=-1)  # (..., l)
@@ -235,8 +237,9 @@ def _rotated(z: Tensor, e: Tensor) -> Tensor:
 class ResidualQuantizer(nn.Module):
     """Codebooks in stages, each for the residual of the former (SoundStream; arXiv 2107.03312).
 
-    The output is the sum of one code a stage, ``stages * log2 K`` bits; its gradient is copied
-    once. Each stage is a `VectorQuantizer` with the terms of Eq. 13 on its residual.
+    The output is the sum of one code a stage, ``stages * log2 K`` bits. The straight-through
+    gradient is that of the sum. Each stage is a `VectorQuantizer` with the terms of Eq. 13 on its
+    residual.
     """
 
     stages: Any  # nn.ModuleList of VectorQuantizer

@@ -25,6 +25,9 @@ def autoencoder(
     Args:
         model: ``"pointnet"``, ``"transformer"``, ``"vasp"`` or ``"masked"``.
         total_steps: steps of the training, where known: longer schedules of VASP are refused.
+
+    Raises:
+        ValueError: an unknown model.
     """
     if model == "pointnet":
         return SerpPointNet(preset.pointnet)
@@ -80,9 +83,7 @@ class Classifier(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """Map clouds ``(B, N, 3)`` to logits ``(B, num_classes)``."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze):
-            features = self.encoder(points)  # (B, feature_dim)
-        return self.head(features)
+        return self.head(self.encoder(points))
 
 
 def parameters_in_millions(module: nn.Module) -> float:

@@ -27,7 +27,7 @@ class Changed(NamedTuple):
 
     points: Tensor  # (B, N, 3)
     source: Tensor  # (B, N) int64, index of the partner of each point in the cloud before
-    touched: Tensor  # (B, N) bool, True for points that are not where their partner was
+    touched: Tensor  # (B, N) bool, True for points that the family selected to move
 
 
 def _uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -52,8 +52,8 @@ class Affine:
         maps: the maps that A and t are composed of, in this order.
         at_most: apply 1 to ``at_most`` of them, chosen at random for each cloud (Point-DAE: 3); 0
             applies all.
-        angle: largest rotation of ``"rotate_z"``, about the vertical axis, in radians:
-            U(-angle, angle). ``"rotate"`` is uniform on SO(3).
+        angle: largest rotation of ``"rotate_z"``, about the z axis (vertical in ModelNet40), in
+            radians: U(-angle, angle). ``"rotate"`` is uniform on SO(3).
         scale: largest factor of ``"scale"``, one for each axis: U(1 / scale, scale).
         shear: largest off-diagonal entry of ``"shear"``: U(-shear, shear).
         shift: largest coordinate of t for ``"translate"``, in unit-sphere radii: U(-shift, shift).
@@ -146,12 +146,11 @@ class Drop:
             size = int(self.ratio * num_points / self.regions)
             dropped = order[:, :0] if size == 0 else knn(centers, points, size).flatten(1)
         keep = torch.ones_like(own, dtype=torch.bool).scatter(1, dropped, False)  # (B, N)
-        # Kept points in a random order: the dropped ones take their turns.
+        # Dropped point j becomes a copy of kept point j mod (number kept), in a random order.
         shuffled = torch.rand(own.shape, generator=generator, device=points.device)
         kept_first = shuffled.where(keep, 2).argsort(dim=1, stable=True)  # (B, N)
         turn = ((~keep).cumsum(1) - 1) % keep.sum(1, keepdim=True)  # (B, N) of dropped points
-        source = kept_first.gather(1, turn)  # (B, N)
-        source = own.where(keep, source)
+        source = own.where(keep, kept_first.gather(1, turn))  # (B, N)
         return Changed(gather(points, source), source, torch.zeros_like(keep))
 
 

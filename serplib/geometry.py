@@ -1,4 +1,4 @@
-"""Nearest points, farthest points, distance of clouds (paper, sections 3.1, 3.3.1, 3.3.5).
+"""Nearest neighbours, farthest points, Chamfer distance (paper, sections 3.1, 3.3.1, 3.3.5).
 
 Plain PyTorch: every operation is batched, runs on any device, takes any float type, and breaks ties
 towards the lowest index, so that two machines agree. The notebooks build each by hand. `accel` has
@@ -22,7 +22,7 @@ def _check_pair(a: Tensor, b: Tensor) -> None:
 
 
 def at_least_float32(points: Tensor) -> Tensor:
-    """Convert half precision to float32: its 8 or 11 bits do not order distances."""
+    """Convert half precision to float32: its 8 or 11 bits make different distances equal."""
     return points.float() if points.dtype in (torch.float16, torch.bfloat16) else points
 
 
@@ -51,7 +51,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
 def farthest_point_sample(points: Tensor, num_samples: int, start: int = 0) -> Tensor:
     """Pick points one by one, each the farthest from those already picked (Eq. 2).
 
-    No index is picked twice: duplicates of picked points come last, by index.
+    No index of a finite cloud is picked twice: copies of picked points come last, by index.
 
     Args:
         points: ``(B, N, 3)``, any float type.
@@ -178,7 +178,8 @@ def chamfer_l2(a: Tensor, b: Tensor, reduction: str = "mean") -> Tensor:
     """Return the Chamfer distance of two clouds (Eq. 11): squared, mean per side, summed.
 
     Two single points 3 apart give 18. Nearest points are searched without gradients, and only the
-    distances of the pairs found are differentiated: the same gradient with less work.
+    distances of the pairs found are differentiated. The gradient is that of the full minimum,
+    because the pairs are constant almost everywhere.
 
     Args:
         a: ``(B, N, 3)``.

@@ -37,7 +37,8 @@ def make_patches(
 ) -> Patches:
     """Cut clouds into patches: FPS centres and their nearest neighbours (Eq. 2, 3).
 
-    Centres and neighbours are found on ``points`` as given, that is, on the corrupted cloud.
+    Centres and neighbours are found on ``points`` as given, that is, on the corrupted cloud. The
+    defaults are the authors' code; `transformer.TransformerConfig` has the paper's choices.
 
     Args:
         points: ``(B, N, 3)`` corrupted clouds.
@@ -47,10 +48,10 @@ def make_patches(
         normalize: ``"center"`` subtracts the FPS centre (the authors' code); ``"mean_std"``
             subtracts the mean of the patch and divides by its standard deviation, one number a
             patch, taken over points and coordinates (paper, section 3.3.1).
-        target_frame: ``"own"`` normalises the targets by the clean patch itself (the authors'
-            code), ``"input"`` by the corrupted patch, so that origin and scale are known at test
-            time, ``"origin"`` takes its origin and the cloud's unit, ``"cloud"`` leaves them in
-            the clean cloud's own frame, for corruptions of the frame.
+        target_frame: origin and scale of the targets. ``"own"``: those of the clean patch (the
+            authors' code). ``"input"``: those of the corrupted patch, known at test time.
+            ``"origin"``: the origin of the corrupted patch, and scale 1. ``"cloud"``: origin 0
+            and scale 1, for corruptions that move the whole cloud.
 
     Raises:
         ValueError: an unknown option, or sizes that do not fit (see `geometry`).
@@ -145,8 +146,8 @@ class Embedding(nn.Module):
 
     Args:
         dim: d, the width of a token and of a position.
-        fusion: ``"concat"`` joins token and position to width 2d (Eq. 6); ``"add"`` sums them (the
-            authors' code), and leaves it to the transformer to add the positions.
+        fusion: ``"concat"`` joins token and position to width 2d (Eq. 6). With ``"add"`` (the
+            authors' code) the encoder adds the position before every block, not here.
         cls_std, cls_position_std: standard deviation of the initial [CLS] and its position.
         token_widths: hidden widths of the token PointNet.
     """

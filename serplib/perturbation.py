@@ -17,7 +17,7 @@ class Perturbed(NamedTuple):
     """The result of a perturbation."""
 
     points: Tensor  # (B, N, 3) the perturbed clouds, in the order of the clean points
-    touched: Tensor  # (B, N) bool, True for the points of a perturbed patch
+    touched: Tensor  # (B, N) bool, True for the points of a perturbed patch, also if sigma is 0
     centers: Tensor  # (B, num_patches) int64, indices of the patch centres
 
 
@@ -73,6 +73,9 @@ class Perturbation:
             generator: source of all randomness, on the device of ``points``; the same state gives
                 the same result.
 
+        Returns:
+            The perturbed clouds in the type of ``points``, the points of a patch, and the centres.
+
         Raises:
             ValueError: clouds with fewer points than patches, or than points of a patch.
         """
@@ -118,8 +121,8 @@ def scale_and_shift(points: Tensor, generator: torch.Generator) -> Tensor:
 def authors_normalize(points: Tensor) -> Tensor:
     """Centre clouds ``(B, N, 3)`` and divide by the radius BEFORE centring (the authors' code).
 
-    A cloud off the origin becomes smaller than the unit sphere. Applied after the noise, this also
-    changes the effective sigma.
+    The result is centred, but its radius is not 1. Applied after the noise, this also changes the
+    effective sigma.
     """
     expect(points, "B N 3")
     radius = points.norm(dim=-1).amax(-1)[:, None, None]  # (B, 1, 1)

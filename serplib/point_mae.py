@@ -54,7 +54,7 @@ class PointMAEConfig:
         return masked
 
     def transformer(self, config: TransformerConfig) -> TransformerConfig:
-        """Adapt the configuration: without positions, the decoder cannot tell mask tokens apart."""
+        """Return Point-MAE's configuration: all mask tokens are equal but for their positions."""
         if self.point_mae:
             config = replace(
                 config, fusion="add", positions_every_block=True, encoder_norm=True,
@@ -93,11 +93,9 @@ class PointMAE(nn.Module):
         """
         batch, num_centers = patches.centers.shape[:2]
         device = patches.centers.device
-        if self.training:
-            order = torch.rand(batch, num_centers, device=device)  # (B, c)
-        else:
-            order = torch.rand(batch, num_centers, generator=named_generator("mask")).to(device)
-        order = order.argsort(1)  # (B, c)
+        where, generator = (device, None) if self.training else ("cpu", named_generator("mask"))
+        keys = torch.rand(batch, num_centers, generator=generator, device=where).to(device)
+        order = keys.argsort(1)  # (B, c)
         cloud = torch.arange(batch, device=device)[:, None]  # (B, 1)
         parts = order.split([self.num_masked, num_centers - self.num_masked], 1)  # (B, m), (B, v)
         masked, visible = (Patches(*(field[cloud, part] for field in patches)) for part in parts)
@@ -143,5 +141,5 @@ class PointMAE(nn.Module):
         """
         visible, masked = self.draw(self.encoder.patches(points))
         predicted = self.predict(visible, masked.centers)  # (B, m, n, 3)
-        known = stitch(visible.targets, visible.origin, visible.scale)  # (B, v*n, 3), as they were
+        known = stitch(visible.targets, visible.origin, visible.scale)  # (B, v*n, 3)
         return torch.cat([known, stitch(predicted, masked.origin, masked.scale)], 1)

@@ -16,7 +16,7 @@ from serplib.validation import check_fields, expect
 
 @dataclass(frozen=True)
 class PointNetConfig:
-    """Sizes and choices of SeRP-PointNet; the defaults are the paper's text.
+    """Sizes and choices of SeRP-PointNet; defaults are the paper's where its text gives a value.
 
     Attributes:
         widths: the shared layers on each point; the first gives the local feature, the last the
@@ -24,7 +24,8 @@ class PointNetConfig:
         decoder_widths: "4 fully-connected layers to give per-point 128-dimensional features".
         transform_widths: layers of a T-Net: three on the points, two on the cloud.
         input_transform: PointNet's T-Net on the coordinates.
-        feature_transform: PointNet's T-Net on the local features (the authors' code has none).
+        feature_transform: PointNet's T-Net on the local features (the authors' code has none),
+            without PointNet's orthogonality loss, which section 3.2 does not name.
         task: what the reconstruction head predicts: ``"delta"``, the shift back to the clean point,
             or ``"cdl2"``, the clean coordinates.
         alpha_cls, alpha_rec: weights of Eq. 1.
@@ -124,15 +125,10 @@ class SerpPointNet(nn.Module):
         super().__init__()
         self.config = config
         self.encoder = PointNetEncoder(config)
-        a, b, c, d = config.decoder_widths
-        self.decoder = nn.Sequential(
-            SharedLayer(config.widths[-1] + config.widths[0], a),
-            SharedLayer(a, b),
-            SharedLayer(b, c),
-            SharedLayer(c, d),
-        )
-        self.classification = nn.Linear(d, 2)
-        self.reconstruction = nn.Linear(d, 3)
+        widths = config.widths[-1] + config.widths[0], *config.decoder_widths  # 1088, 512, ...
+        self.decoder = nn.Sequential(*(SharedLayer(i, o) for i, o in zip(widths, widths[1:])))
+        self.classification = nn.Linear(widths[-1], 2)
+        self.reconstruction = nn.Linear(widths[-1], 3)
 
     def forward(self, perturbed: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (untouched, touched) ``(B, N, 2)`` and the task's output ``(B, N, 3)``."""

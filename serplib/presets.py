@@ -1,4 +1,4 @@
-"""Presets: the paper's text, its authors' code, and two sizes for two CPU cores (section 4).
+"""Presets: the paper's text, its authors' code, and two small configurations for a CPU (section 4).
 
 A preset is a frozen dataclass of frozen dataclasses. `build` changes single fields by their dotted
 name, which is how the experiments express an ablation: ``{"corruption.perturbation.sigma": 0.1}``.

@@ -23,7 +23,7 @@ class Corrupted(NamedTuple):
 
     points: Tensor  # (B, N, 3) corrupted
     clean: Tensor  # (B, N, 3) the clean partner of each point; see `Corruption.target`
-    touched: Tensor  # (B, N) bool, True for points that were moved
+    touched: Tensor  # (B, N) bool, True for points that a step selected, even if moved by 0
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,16 @@ class Corruption:
         perturbation: the paper's noise (section 3.1).
         augment: ``"none"`` or ``"scale_shift"`` (`perturbation.scale_and_shift`), before the noise.
         subsample: how ``num_points`` are picked from larger clouds: ``"fps"`` (section 4.1) or
-            ``"random"``, another subset each time (the authors' code).
+            ``"random"``, another subset each time (the authors' code). Without effect on clouds of
+            ``num_points`` points, which is what `experiments.pipelines` loads.
         num_points: N, points of a training cloud; smaller clouds are taken whole.
         normalize_after: apply `perturbation.authors_normalize` to both clouds at the end.
         steps: what happens to a cloud, in this order: ``"noise"`` is ``perturbation`` (the paper),
             the others are the families of the same name.
         affine, drop, outliers: see `families`.
         target: ``"partners"``, the clean partner of each point, or ``"whole"``, the whole clean
-            cloud in its own order, for a loss that compares sets (SeRP-PointNet, ``cd-l2``); they
-            differ where points were dropped or replaced.
+            cloud in its own order. They differ where points were dropped or replaced; ``"whole"``
+            needs a loss that compares sets: SeRP-PointNet with the task ``"cdl2"``.
     """
 
     perturbation: Perturbation = Perturbation()
@@ -66,10 +67,16 @@ class Pretext(nn.Module):
     Args:
         model: a module with ``losses(perturbed, clean, touched)``, a dict of scalar tensors.
         corruption: how a pair (perturbed, clean) is made.
+
+    Raises:
+        ValueError: the target ``"whole"`` for a model that pairs point i with point i.
     """
 
     def __init__(self, model: nn.Module, corruption: Corruption) -> None:
         super().__init__()
+        task = getattr(getattr(model, "config", None), "task", None)
+        if corruption.target == "whole" and task != "cdl2":
+            raise ValueError("corruption.target is 'whole': needs SeRP-PointNet with task 'cdl2'")
         self.model: Any = model
         self.corruption = corruption
 

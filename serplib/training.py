@@ -52,7 +52,8 @@ def pretrain(
         seed: decides order, perturbation and dropout.
         folder: of the checkpoints; the same run found there is resumed. None keeps none.
         accelerator: device, precision and processes; by default a GPU if there is one.
-        extend: also resume a run with fewer epochs, whose learning rates followed its own schedule.
+        extend: also resume a finished run with fewer epochs. Its past epochs keep the learning
+            rates of the shorter schedule.
         identity: further settings that decide the weights: a run with others is not resumed.
 
     Returns:
@@ -73,7 +74,7 @@ def pretrain(
             sums: dict[str, Tensor] = {}
             order = epoch_batches(len(train), optim.batch_size, seed, epoch)  # (steps, B)
             for step, indices, generator in loop.steps(order):
-                points = train[indices.to(train.device)].to(loop.device)  # (B, M, 3)
+                points = train[indices].to(loop.device)  # (B, M, 3)
                 losses = loop.forward(points, generator, loop.share)
                 lr = learning_rate(step, len(order), optim)
                 loop.optimizer_step(losses["total"], step, lr)
@@ -91,7 +92,10 @@ def pretrain(
 def validate_pretext(
     task: Pretext, valid: Tensor, batch_size: int, seed: int, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Return the mean losses on ``valid (S, M, 3)`` as ``valid_*``; the seed fixes the noise."""
+    """Return the mean losses on ``valid (S, M, 3)`` as ``valid_*``.
+
+    Seed and batch size fix the noise.
+    """
     task.eval()
     sums: dict[str, float] = {}
     for i, points in enumerate(valid.split(batch_size)):
@@ -123,7 +127,7 @@ def finetune(
         classifier: maps ``(B, N, 3)`` to logits; trained in place, ends with the chosen weights.
         train: labelled clouds.
         valid: picks the epoch, the first of equal ones; None keeps the last epoch.
-        load_test: called once, after training: nothing before can depend on the test set.
+        load_test: called once, after training, so that training cannot use the test set.
         augment, label_smoothing: as in `presets.Finetune`.
         monitor: the accuracy on these is recorded after each epoch, and decides nothing.
         optim, seed, folder, accelerator, extend, identity: as in `pretrain`.
@@ -164,17 +168,14 @@ def finetune(
                 hits = hits + (logits.argmax(1) == labels).sum()
             entry = {"epoch": epoch + 1, "lr": lr, "train_loss": loop.epoch_mean(loss_sum)}
             entry["train_accuracy"] = loop.epoch_mean(hits.float()) / len(labels)
-            if valid is not None:
-                with loop.accelerator.autocast():
-                    accuracy = score(classifier, valid, optim.batch_size)["accuracy"]
-                entry["valid_accuracy"] = accuracy
-                if accuracy > best:
-                    best = accuracy
-                    loop.keep_best()
-            if monitor is not None:
-                with loop.accelerator.autocast():
-                    watched = score(classifier, monitor, optim.batch_size)
-                entry["monitor_accuracy"] = watched["accuracy"]
+            with loop.accelerator.autocast():
+                for name, clouds in (("valid", valid), ("monitor", monitor)):
+                    if clouds is not None:
+                        accuracy = score(classifier, clouds, optim.batch_size)["accuracy"]
+                        entry[f"{name}_accuracy"] = accuracy
+            if entry.get("valid_accuracy", -1.0) > best:
+                best = entry["valid_accuracy"]
+                loop.keep_best()
             loop.log(entry, f"valid {best:.3f}" if valid is not None else "")
         if loop.best is not None:
             classifier.load_state_dict(loop.best)
@@ -199,7 +200,10 @@ def _labels(clouds: Clouds, train: Clouds) -> Tensor:
 
 
 def learning_rate(step: int, steps_per_epoch: int, optim: Optim) -> float:
-    """Return the learning rate of a step (counted from 0): warm-up, then cosine or steps."""
+    """Return the learning rate of a step (from 0): warm-up, then cosine or steps.
+
+    The steps of ``schedule="step"`` are counted from the first epoch, warm-up included.
+    """
     warmup = optim.warmup_epochs * steps_per_epoch
     if step < warmup:
         return optim.lr * (step + 1) / (warmup + 1)

@@ -17,7 +17,10 @@ from serplib.validation import Share, check_fields, expect
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and choices of SeRP-Transformer; the defaults are the paper's text (section 4).
+    """Sizes and choices of SeRP-Transformer (section 4).
+
+    Defaults are the paper's where its text gives a value. It gives none for ``target_frame``,
+    ``loss``, ``qkv_bias``, ``encoder_norm``, ``cls_std``, ``cls_position_std``, ``token_widths``.
 
     Attributes:
         num_centers: c, patches per cloud.
@@ -148,7 +151,7 @@ def _projection(inputs: int, outputs: int) -> nn.Module:
 
 
 def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn.ModuleList:
-    drop = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()  # meta has no values
+    drop = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()  # not on "meta"
     return nn.ModuleList(Block(width, heads, config.mlp_ratio, config.qkv_bias, p) for p in drop)
 
 

@@ -32,7 +32,7 @@ from serplib.validation import PositiveShare, check_fields
 
 @dataclass(frozen=True)
 class VaspConfig:
-    """Choice and settings of the bottleneck; the defaults are the paper's text.
+    """Choice and settings of the bottleneck.
 
     The paper gives no K, alpha, beta or initialisation and refers to van den Oord et al. (2017):
     alpha = 1, beta = 0.25, means instead of sums and K = 512 are theirs (K = 512 is also the
@@ -76,7 +76,7 @@ class VaspConfig:
         check_fields(self)
         if self.stages > 1 and (self.cosine or self.rotation):
             raise ValueError(f"stages is {self.stages}: must be 1 with cosine or rotation")
-        # The bottleneck checks what only fits together. Not on "meta": that imports torch._dynamo.
+        # Building it checks the combination of fields (on "meta" it would import torch._dynamo).
         with torch.random.fork_rng(devices=[]):
             self.build(1)
 

@@ -50,7 +50,7 @@ def notes_of(
     old = "clean_in_box" not in robust or robust["clean_in_box"].isna().any()
     changed = {code_changed(r["environment"]) for r in found}
     dirty = sum(r["environment"]["git"].get("clean") is False for r in found)
-    devices = {r["environment"]["device"] for r in found}
+    across = across_devices(found)
     rising: list[str] = []
     if not fine_tuned.empty:
         late = fine_tuned[fine_tuned["rise"] > RISE + 1e-9]
@@ -105,9 +105,10 @@ def notes_of(
         (dirty,
          f"Revision: {dirty} of {len(found)} runs were made with uncommitted changes; a star marks "
          "their revisions."),
-        (len(devices) > 1,
-         "Runs that are compared may come from different processors. They share the seed's order "
-         "and first weights, but not the rounding."),
+        (across,
+         "Not on the processor of their baseline: "
+         f"{'; '.join(across)}. Such a pair shares the seed's order and first weights, but not the "
+         "rounding, which alone can change an accuracy as another seed does."),
         (True in changed,
          "Code: the code that computes these numbers has changed since they were measured. Run the "
          "suite again before comparing them with new runs."),
@@ -122,6 +123,19 @@ def notes_of(
          f"Pre-trained on {listed(pretrained)} instead of ShapeNet."),
     ]  # fmt: skip
     return [note for applies, note in notes if applies]
+
+
+def across_devices(found: list[dict[str, Any]]) -> list[str]:
+    """List the variants that ran on another device than the same seed of their baseline."""
+    devices = {(r["run"]["name"], r["parameters"]["seed"]): r["environment"]["device"]
+               for r in found}  # fmt: skip
+    labels = {}  # in the order of the suite
+    for r in found:
+        baseline = r["run"].get("scratch"), r["parameters"]["seed"]
+        if devices.get(baseline, r["environment"]["device"]) != r["environment"]["device"]:
+            about = r["run"]
+            labels[about["name"]] = f"{about.get('label', about['name'])} ({about.get('group', '')})"
+    return list(labels.values())
 
 
 def listed(values: Iterable[object]) -> str:

@@ -10,8 +10,11 @@ from torch import nn
 from serplib.families import Affine, Drop, Outliers
 from serplib.geometry import gather, squared_distances
 from serplib.perturbation import Perturbation
+from serplib.pointnet import SerpPointNet
+from serplib.presets import QUICK
 from serplib.pretext import Corruption, Pretext
 from serplib.seeding import named_generator
+from serplib.transformer import SerpTransformer
 
 ALL = {
     "rotate_z": Affine(("rotate_z",), 0),
@@ -220,8 +223,13 @@ def test_the_order_of_steps_matters():
 
 def test_whole_targets():
     points = clouds(4, 200)
-    moved, clean, _ = corrupt(points, steps=("drop",), target="whole")
+    corruption = Corruption(num_points=200, steps=("drop",), target="whole")
+    by_sets = SerpPointNet(dataclasses.replace(QUICK.pointnet, task="cdl2"))
+    moved, clean, _ = Pretext(by_sets, corruption).corrupt(points, draw("corrupt"))
     assert clean is points and not moved.equal(points)
+    for pairing in (SerpPointNet(QUICK.pointnet), SerpTransformer(QUICK.transformer)):
+        with pytest.raises(ValueError, match="'whole': needs SeRP-PointNet with task 'cdl2'"):
+            Pretext(pairing, corruption)
 
 
 def test_no_step_is_no_corruption():

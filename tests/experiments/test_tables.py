@@ -370,6 +370,19 @@ def test_each_bootstrap_is_computed_once(monkeypatch):
     assert len(calls) == 6  # three fine-tuned and three frozen variants with a baseline
 
 
+def test_a_note_names_the_rows_on_another_processor_than_their_baseline():
+    found = [record("scratch", s, 0.5) for s in (0, 1)]
+    found += [record(name, s, 0.6, scratch="scratch", group="all labels")
+              for name in ("near", "far") for s in (0, 1, 2)]  # fmt: skip
+    assert notes.across_devices(found) == []
+    for r in found:  # seed 2 has no baseline
+        other = r["run"]["name"] == "far" and r["parameters"]["seed"] > 0
+        r["environment"] = r["environment"] | {"device": "CPU (other)" if other else "CPU"}
+    assert notes.across_devices(found) == ["far (all labels)"]
+    (note,) = [n for n in summaries.summarize(found).notes if n.startswith("Not on the processor")]
+    assert "baseline: far (all labels). Such" in note
+
+
 def test_a_note_says_when_the_code_has_changed(monkeypatch):
     found = [record("a", 0, 0.5), record("a", 1, 0.5)]
     for states, words in (((False, True), "has changed since"), ((False, None), "is unknown"),
