@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, Self, get_args
 
-import torch
 from torch import Tensor, nn
 
 from serplib.point_mae import PointMAE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -126,7 +127,7 @@ class SerpPointNet(nn.Module):
         self.config = config
         self.encoder = PointNetEncoder(config)
         widths = config.widths[-1] + config.widths[0], *config.decoder_widths  # 1088, 512, ...
-        self.decoder = nn.Sequential(*(SharedLayer(i, o) for i, o in zip(widths, widths[1:])))
+        self.decoder = nn.Sequential(*(SharedLayer(i, o) for i, o in pairwise(widths)))
         self.classification = nn.Linear(widths[-1], 2)
         self.reconstruction = nn.Linear(widths[-1], 3)
 

@@ -133,8 +133,8 @@ def across_devices(found: list[dict[str, Any]]) -> list[str]:
     for r in found:
         baseline = r["run"].get("scratch"), r["parameters"]["seed"]
         if devices.get(baseline, r["environment"]["device"]) != r["environment"]["device"]:
-            about = r["run"]
-            labels[about["name"]] = f"{about.get('label', about['name'])} ({about.get('group', '')})"
+            label = r["run"].get("label", r["run"]["name"])
+            labels[r["run"]["name"]] = f"{label} ({r['run'].get('group', '')})"
     return list(labels.values())
 
 
