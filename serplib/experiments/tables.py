@@ -42,6 +42,9 @@ DIRECT = (
     ("pretrain-frame", "pretrain-clean-frame"),
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
+    ("pretrain-real", "pretrain-procedural"),
+    ("pretrain-real", "pretrain-objects"),
+    ("pretrain-objects", "pretrain-procedural"),
     # the predictions of the suite pretext
     ("pretrain-affine-drop", "pretrain-affine"),
     ("pretrain-affine-drop", "pretrain-drop-local"),
