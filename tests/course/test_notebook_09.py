@@ -74,8 +74,17 @@ def test_the_prose_of_longer_fine_tuning_says_what_the_records_say():
     eight = records.read_suite("eight-laptop")["records"]
     tuned, frozen = tables.accuracy(eight), tables.probes(eight)
     assert (tuned.loc[["eight-scratch", "eight-affine", "eight-serp"], "rise"] > 1).all()
-    assert tuned.verdict["eight-affine"] == "significant gain"
-    assert tuned.verdict["eight-serp"] == "not significant"
+    for name in ("affine", "frame", "serp"):
+        assert tuned.verdict[f"eight-{name}"] == "not significant"
+    for name in ("affine-input", "clean-frame"):
+        assert tuned.verdict[f"eight-{name}"] == "significant gain"
+    verdicts = [frozen.verdict[f"eight-frozen-{name}"] for name in ("affine", "serp")]
+    assert verdicts == ["significant gain", "significant loss"], "notebook 00 says so, too"
+    xeon = tables.accuracy(records.read_suite("eight-xeon")["records"])
+    assert xeon.verdict["eight-affine"] == "significant gain", "on another processor"
+    noise = tables.direct(eight).set_index(["label", "base"]).query("group.str.endswith('labels')")
+    pair = tuple(frozen["label"][[f"probe-{name}" for name in ("serp", "clean")]])
+    assert noise.verdict[pair] == "significant gain", "noise helps in the patch's frame"
     assert frozen["mean"]["eight-point-nn"] > frozen["mean"]["eight-frozen-affine"]
     few = tables.accuracy(records.read_suite("fewshot-laptop")["records"])["mean"]
     assert tuned["mean"]["eight-scratch"] > few["eight-strong"], "scratch is a weak baseline"
