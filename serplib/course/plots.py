@@ -94,16 +94,13 @@ def plain(axes: Axes) -> None:
         axes.spines[side].set_color("#BBBBBB")
 
 
-def _chart(
-    alt: str, height: float, xlabel: str, ylabel: str, title: str
-) -> tuple[CourseFigure, Axes]:
+def _chart(alt: str, height: float, xlabel: str, ylabel: str) -> tuple[CourseFigure, Axes]:
     """Make a figure of 6.4 inches with one pair of axes."""
     figure = CourseFigure(alt, figsize=(6.4, height), layout="constrained")
     axes = figure.add_subplot()
     plain(axes)
     axes.set_xlabel(xlabel, fontsize=9)
     axes.set_ylabel(ylabel, fontsize=9)
-    _title(axes, title)
     return figure, axes
 
 
@@ -309,7 +306,6 @@ def show_lines(
     xlabel: str,
     ylabel: str,
     roles: Mapping[str, str] | None = None,
-    title: str = "",
     log: str = "",
     mark: Mapping[str, tuple[float, float]] | None = None,
 ) -> CourseFigure:
@@ -323,7 +319,7 @@ def show_lines(
         log: ``"x"``, ``"y"`` or ``"xy"`` for logarithmic axes.
         mark: text to a point ``(x, y)`` where it is written with a dot.
     """
-    figure, axes = _chart(alt, 3.3, xlabel, ylabel, title)
+    figure, axes = _chart(alt, 3.3, xlabel, ylabel)
     for number, (label, heights) in enumerate(lines.items()):
         role = (roles or {}).get(label, ORDER[number % len(ORDER)])
         dash = ("-", "--", "-.", ":")[number % 4]
@@ -360,8 +356,6 @@ def show_histogram(
     xlabel: str,
     roles: Mapping[str, str] | None = None,
     lines: Mapping[str, float] | None = None,
-    title: str = "",
-    bins: int = 30,
 ) -> CourseFigure:
     """Draw histograms over one another, with named vertical lines.
 
@@ -371,10 +365,10 @@ def show_histogram(
         roles: label to a role of the palette.
         lines: text to its position on the x axis.
     """
-    figure, axes = _chart(alt, 3.1, xlabel, "clouds", title)
+    figure, axes = _chart(alt, 3.1, xlabel, "clouds")
     arrays = {label: _numpy(numbers) for label, numbers in samples.items()}
     ends = [end for array in arrays.values() for end in (array.min(), array.max())]
-    edges = np.linspace(min(ends) - 0.5, max(ends) + 0.5, bins + 1).tolist()
+    edges = np.linspace(min(ends) - 0.5, max(ends) + 0.5, 31).tolist()
     order = ("clean", "perturbed", "restored", "touched")
     for number, (label, array) in enumerate(arrays.items()):
         role = (roles or {}).get(label, order[number % len(order)])
@@ -396,7 +390,6 @@ def show_intervals(
     xlabel: str,
     dots: Mapping[str, Sequence[float]] | None = None,
     zero: float | None = None,
-    title: str = "",
     roles: Mapping[str, str] | None = None,
 ) -> CourseFigure:
     """Draw a horizontal interval for each row, with a mark at its middle and its single values.
@@ -408,7 +401,7 @@ def show_intervals(
         zero: position of a vertical line, such as "no difference".
         roles: label to a role of the palette; clean unless given.
     """
-    figure, axes = _chart(alt, 0.9 + 0.34 * len(rows), "", "", title)
+    figure, axes = _chart(alt, 0.9 + 0.34 * len(rows), "", "")
     for place, (label, (low, middle, high)) in enumerate(rows.items()):
         shade = color((roles or {}).get(label, "clean"))
         if math.isfinite(low) and math.isfinite(high):

@@ -393,8 +393,3 @@ def _start() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-
-
-def main() -> None:
-    """Run the command ``serp``."""
-    app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import sys
 import tempfile
@@ -30,7 +31,7 @@ _COURSE = ("jupyterlab", "ipykernel", "ipywidgets", "plotly", "anywidget", "pape
 def examine() -> dict[str, Finding]:
     """Check versions, device, Jupyter kernel, data and disks: what was checked to the result."""
     return {
-        "Python": _python(),
+        "Python": Finding("ok", platform.python_version()),
         "torch": _torch(),
         "device": _device(),
         "Numba": _numba(),
@@ -41,13 +42,6 @@ def examine() -> dict[str, Finding]:
         "disk": _disk(),
         "temporary files": _temporary(),
     }
-
-
-def _python() -> Finding:
-    version = "{}.{}.{}".format(*sys.version_info[:3])
-    if sys.version_info < (3, 11):  # noqa: UP036 - run by whatever Python there is
-        return Finding("problem", version, "install Python 3.11 or later, then 'make setup'")
-    return Finding("ok", version)
 
 
 def _torch() -> Finding:

@@ -204,7 +204,6 @@ def _draw_cost(axes: Axes, found: Records) -> None:
 def draw(found: Records, accuracy: pd.DataFrame) -> dict[str, bytes]:
     """Draw each of `panels` as a PNG."""
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     rows = {ACCURACY: len(accuracy), "Cost": len(variants(found))}
@@ -212,7 +211,6 @@ def draw(found: Records, accuracy: pd.DataFrame) -> dict[str, bytes]:
     for title, panel in panels(found, accuracy).items():
         figure = Figure(figsize=(8, max(4.0, 0.8 + 0.24 * rows.get(title, 0))),
                         layout="constrained")  # fmt: skip
-        FigureCanvasAgg(figure)
         with matplotlib.rc_context({"text.parse_math": False}):  # a $ in a label is a $
             axes = figure.subplots()
             axes.set_title(title)

@@ -26,6 +26,7 @@ _LEAKED = {
     "explained, %": "{explained:.1f}",
     "leaked, %": "{leaked:.1f}",
 }
+_MARKS = {r" significant (gain|loss)$": " *", r",? (one seed|not significant)$": ""}
 
 
 def sentences(summary: Summary) -> list[str]:
@@ -50,7 +51,8 @@ def table(summary: Summary) -> tuple[pd.DataFrame, list[str]]:
     for title, frame in (("Fine-tuned", summary.accuracy), ("Linear SVM", summary.frozen)):
         frame = frame.dropna(subset="mean")
         for group, rows in frame.groupby("group", sort=False) if len(frame) else ():
-            cells = format_rows(rows.assign(gain_mark=rows.apply(_marked, axis=1)), _COMPARED)
+            marked = rows["gain_text"].replace(_MARKS, regex=True)
+            cells = format_rows(rows.assign(gain_mark=marked), _COMPARED)
             parts.append(cells.assign(heading=f"{title}: {group!s}" if group else title))
             if rows["pairs"].max() > 1:
                 note = ["* significant: the interval over seeds excludes 0."]
@@ -62,16 +64,6 @@ def table(summary: Summary) -> tuple[pd.DataFrame, list[str]]:
         rows = scaled(summary.leaked, 100, "explained", "leaked")
         parts.append(format_rows(rows, _LEAKED).assign(heading="Positions alone"))
     return (pd.concat(parts).set_index("heading") if parts else pd.DataFrame()), note
-
-
-def _marked(row: pd.Series) -> str:
-    """Format a gain with its interval, and a star where it is significant."""
-    if not row["pairs"]:
-        return ""
-    if row["pairs"] == 1:
-        return f"{row['gain']:+.2f}"
-    star = " *" if row["verdict"].startswith("significant") else ""
-    return f"{row['gain']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]{star}"
 
 
 def _compared(frame: pd.DataFrame, what: str, base: str) -> str:

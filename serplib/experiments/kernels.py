@@ -164,8 +164,12 @@ def serve(descriptor: int) -> None:
     for module in _IMPORTED:
         with contextlib.suppress(Exception):  # the notebook imports it again and shows the reason
             importlib.import_module(module)
-    with contextlib.suppress(Exception):
-        _fill_caches()
+    with contextlib.suppress(Exception):  # slow, and the same as long as the library's code is
+        from serplib import accel
+        from serplib.experiments import records
+
+        accel.status()  # loads the compiled searches
+        records.code_digest()
     for finalizer in weakref.finalize._registry:  # type: ignore[attr-defined]
         finalizer.atexit = False  # those of torch take long, to free memory
     gc.freeze()  # memory that no fork collects stays shared
@@ -180,15 +184,6 @@ def serve(descriptor: int) -> None:
                 channel.close()
                 _become_kernel(request)
                 break
-
-
-def _fill_caches() -> None:
-    """Call what takes long and keeps its result as long as the library's code is the same."""
-    from serplib import accel
-    from serplib.experiments import records
-
-    accel.status()  # loads the compiled searches
-    records.code_digest()
 
 
 def _become_kernel(options: list[str]) -> None:

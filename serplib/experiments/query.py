@@ -11,28 +11,10 @@ import pandas as pd
 from serplib.experiments import records
 from serplib.experiments.tables import label_of
 
-COLUMNS = {  # the first columns of `table`, and what they hold
-    "suite": "the suite",
-    "profile": "its profile",
-    "name": "the run's name in the suite",
-    "seed": "its seed",
-    "label": "its label in reports",
-    "part": "its group in reports, such as `8 labels a class`",
-    "kind": "the notebook: `pretrain`, `finetune`, `probe`, `leakage` or `figure4`",
-    "model": "`pointnet`, `transformer`, `vasp` or `masked`",
-    "dataset": "of the training",
-    "preset": "of the settings",
-    "changes": "of the preset, as JSON",
-    "swept": "the values of its grid or of its parent's, as JSON",
-    "labels_per_class": "of the training; 0 for all",
-    "epochs": "that were trained",
-    "seconds": "wall time of the pipeline",
-    "device": "name of the GPU or of the processor",
-    "revision": "of the project, by git",
-    "finished": "time of the end, UTC",
-    "hash": "of the run's settings",
-    "source": "`committed` (in `results/`) or `local` (in `runs/`)",
-}
+COLUMNS = tuple(  # the first columns of `table`, described in notebooks/experiments/README.md
+    "suite profile name seed label part kind model dataset preset changes swept labels_per_class "
+    "epochs seconds device revision finished hash source".split()
+)
 _KINDS = {"test": "finetune", "probes": "probe", "leakage": "leakage"}
 
 

@@ -83,7 +83,7 @@ def to_html(title: str, summary: Summary | None, sentences: list[str],
     if summary is not None:
         body.append(f"<p>{html.escape(summary.environment)}.</p>")
     body += _list("Runs that failed", failed)
-    return _PAGE.format(title=html.escape(title), body="\n".join(body))
+    return page(title, _STYLE, "\n".join(body))
 
 
 def _list(head: str, lines: list[str]) -> list[str]:
@@ -99,17 +99,22 @@ def figure(alt: str, png: bytes) -> str:
     return f"<figure>{image}{caption}</figure>"
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
+_STYLE = """.wide { overflow-x: auto } .clouds { display: flex; overflow-x: auto; gap: 1rem }
+.clouds figure { flex: 0 0 min(22rem, 85vw); margin: 0 }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #ccc; text-align: left }"""
+
+
+def page(title: str, style: str, body: str, head: str = "") -> str:
+    """Render a page in the style of reports and status pages, with some more."""
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">{head}
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>SeRP: {title}</title><style>
-:root {{ color-scheme: light dark }} .wide {{ overflow-x: auto }} figure {{ margin: 1rem 0 }}
-.clouds {{ display: flex; overflow-x: auto; gap: 1rem }}
-.clouds figure {{ flex: 0 0 min(22rem, 85vw); margin: 0 }}
+<title>SeRP: {html.escape(title)}</title><style>
+:root {{ color-scheme: light dark }} table {{ border-collapse: collapse }}
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto;
 padding: 0 1rem }}
-table {{ border-collapse: collapse }} th, td {{ padding: .3rem .8rem; border-bottom: 1px solid #ccc;
-text-align: left }} img {{ max-width: 100%; background: #fff }}
+figure {{ margin: 1rem 0 }} img {{ max-width: 100%; background: #fff }}
+{style}
 </style></head><body>
 {body}
 </body></html>

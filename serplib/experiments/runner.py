@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from serplib.data.common import data_folder
 from serplib.experiments import records
@@ -41,18 +42,6 @@ def process_environment() -> dict[str, str]:
     wanted = {"MALLOC_MMAP_THRESHOLD_": 2**25, "MALLOC_TRIM_THRESHOLD_": 2**28}  # bytes
     glibc = platform.libc_ver()[0] == "glibc"
     return {k: os.environ.get(k, str(v)) for k, v in wanted.items()} if glibc else {}
-
-
-@contextmanager
-def _environment(**variables: str) -> Iterator[None]:
-    """Set environment variables, which kernels inherit, and restore them at the end."""
-    before = dict(os.environ)
-    os.environ |= variables
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ |= before
 
 
 @contextmanager
@@ -87,7 +76,8 @@ def execute_notebook(
         return str(path).replace("{", "{{").replace("}", "}}")
 
     data_folder()  # makes SERP_DATA absolute: the kernel starts in another folder
-    with _environment(SERP_ROOT=str(records.project_root()), **variables):
+    variables["SERP_ROOT"] = str(records.project_root())
+    with patch.dict(os.environ, variables):  # kernels inherit them
         papermill.execute_notebook(
             literal(experiments_folder() / f"{notebook}.ipynb"),
             literal(executed),
@@ -157,10 +147,12 @@ def run_one(
     variables["GOMP_SPINCOUNT"] = os.environ.get("GOMP_SPINCOUNT", "20000")
     variables |= process_environment()
     if gpus:
-        variables["CUDA_VISIBLE_DEVICES"] = gpus[_worker_number() % len(gpus)]
+        from distributed import get_worker
+
+        variables["CUDA_VISIBLE_DEVICES"] = gpus[int(get_worker().name) % len(gpus)]
     parameters = {**run.parameters, "run": about, "folder": str(run.folder)}
     if run.parent:
-        parameters["encoder"] = run.encoder
+        parameters["encoder"] = str(run.parent.folder / "encoder.safetensors")
     try:
         execute_notebook(run.notebook, executed, parameters, warm=True, **variables)
     except Exception as error:  # a dead kernel or a full disk must not stop the other runs
@@ -273,13 +265,6 @@ def _shares(runs: list[Run], workers: int | None, local: bool) -> tuple[int, int
 def dask_setup(_: object) -> None:
     """Leave Ctrl-C, which a terminal also sends to workers, to the command; Dask calls this."""
     signal.signal(signal.SIGINT, lambda *_: None)
-
-
-def _worker_number() -> int:
-    """Return the number of this worker among those that `execute` has started."""
-    from distributed import get_worker
-
-    return int(get_worker().name)
 
 
 def _allow_failures(retries: int, dask_scheduler: Scheduler) -> None:

@@ -177,15 +177,15 @@ class Board:
         )
         if running and ended < len(rows):
             line += f"; {_time_left(rows)}"
-        first = self.runs[0]
-        return _PAGE.format(
-            refresh=f'<meta http-equiv="refresh" content="{SECONDS:.0f}">' if running else "",
-            title=html.escape(f"{first.suite} ({first.profile})"),
-            line=line + ("" if running else "; the command has ended"),
-            ended=ended, total=len(rows), written=time.strftime("%Y-%m-%d %H:%M:%S"),
-            picture=self.picture,
+        title = f"{self.runs[0].suite} ({self.runs[0].profile})"
+        line += "" if running else "; the command has ended"
+        body = _BODY.format(
+            title=html.escape(title), line=line, ended=ended, total=len(rows),
+            written=time.strftime("%Y-%m-%d %H:%M:%S"), picture=self.picture,
             rows="\n".join(map(_to_html, rows)),
         )  # fmt: skip
+        refresh = f'<meta http-equiv="refresh" content="{SECONDS:.0f}">' if running else ""
+        return render.page(f"status of {title}", _STYLE, body, refresh)
 
 
 def restored_line(outcome: dict) -> str:
@@ -274,34 +274,24 @@ def _curve(values: list[float]) -> str:
     return f'<svg width="60" height="16" aria-hidden="true"><polyline points="{points}"/></svg>'
 
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">{refresh}
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>SeRP: status of {title}</title><style>
-:root {{ color-scheme: light dark; --line: #ccc; --good: #17692f; --bad: #b3261e; --now: #0b57d0 }}
-@media (prefers-color-scheme: dark) {{
-:root {{ --line: #444; --good: #81c995; --bad: #f28b82; --now: #8ab4f8 }} }}
-body {{ font: 16px/1.4 system-ui, sans-serif; max-width: 60rem; margin: 1rem auto;
-padding: 0 1rem }}
-progress {{ width: 100% }} .table {{ overflow-x: auto }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left;
-vertical-align: top }}
-pre {{ white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: 0 }}
-polyline {{ fill: none; stroke: currentColor; stroke-width: 1.2 }} small {{ white-space: nowrap }}
-.done, .kept {{ color: var(--good) }} .failed, .not-run, pre {{ color: var(--bad) }}
-.running {{ color: var(--now) }}
-@media (max-width: 40rem) {{ th, td {{ padding: .3rem .25rem; font-size: .85rem }}
-svg {{ display: none }} }}
-figure {{ margin: 1rem 0 }} img {{ max-width: 100%; background: #fff }}
-</style></head><body>
-<h1>{title}</h1>
+_STYLE = """:root { --line: #ccc; --good: #17692f; --bad: #b3261e; --now: #0b57d0 }
+@media (prefers-color-scheme: dark) {
+:root { --line: #444; --good: #81c995; --bad: #f28b82; --now: #8ab4f8 } }
+body { line-height: 1.4; max-width: 60rem; margin: 1rem auto }
+progress, table { width: 100% } .table { overflow-x: auto }
+th, td { padding: .3rem .5rem; border-bottom: 1px solid var(--line); text-align: left;
+vertical-align: top }
+pre { white-space: pre-wrap; overflow-wrap: anywhere; font-size: .8rem; margin: 0 }
+polyline { fill: none; stroke: currentColor; stroke-width: 1.2 } small { white-space: nowrap }
+.done, .kept { color: var(--good) } .failed, .not-run, pre { color: var(--bad) }
+.running { color: var(--now) }
+@media (max-width: 40rem) { th, td { padding: .3rem .25rem; font-size: .85rem }
+svg { display: none } }"""
+_BODY = """<h1>{title}</h1>
 <p>{line}. Written {written}.</p>
 <progress value="{ended}" max="{total}">{ended} of {total}</progress>
 {picture}
 <div class="table"><table>
 <tr><th>run</th><th>state</th><th>epoch</th><th>loss</th><th>time</th><th>left</th></tr>
 {rows}
-</table></div>
-</body></html>
-"""
+</table></div>"""

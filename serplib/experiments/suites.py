@@ -125,11 +125,6 @@ class Run:
     hash: str
     folder: Path
 
-    @property
-    def encoder(self) -> str:
-        """The path of the weights to start from, empty for none."""
-        return str(self.parent.folder / "encoder.safetensors") if self.parent else ""
-
     def finished(self) -> bool:
         """Tell whether the folder holds a complete record of exactly this run."""
         try:
@@ -321,7 +316,11 @@ def _run(
             raise ValueError("versus needs a margin, in points of accuracy")
         accepted = pipelines.defaults(notebook).keys()
         parameters |= {key: given[key] for key in given.keys() & accepted}
-        _check_parameters(parameters, notebook)
+        if unknown := parameters.keys() - accepted:
+            takes = sorted(accepted - {"run", "folder", "encoder"})
+            raise ValueError(f"unknown parameters {sorted(unknown)}; {notebook} takes {takes}")
+        for key, value in parameters.items():
+            check_field(pipelines.EXPERIMENTS[notebook], key, value)
         if "preset" not in parameters:
             raise ValueError(f"no preset: give one of {sorted(presets.PRESETS)}")
         if dataset is not None:
@@ -409,15 +408,6 @@ def _on(
     if "kinds" in accepted:
         changed["kinds"] = " ".join([kind for kind in limits["classes"] if " " not in kind][:4])
     return changed
-
-
-def _check_parameters(parameters: dict[str, Any], notebook: str) -> None:
-    accepted = pipelines.defaults(notebook).keys()
-    if unknown := parameters.keys() - accepted:
-        takes = sorted(accepted - {"run", "folder", "encoder"})
-        raise ValueError(f"unknown parameters {sorted(unknown)}; {notebook} takes {takes}")
-    for key, value in parameters.items():
-        check_field(pipelines.EXPERIMENTS[notebook], key, value)
 
 
 def gather_records(runs: Iterable[Run]) -> list[dict]:

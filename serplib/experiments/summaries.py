@@ -189,14 +189,6 @@ def _equivalence_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return shown
 
 
-def with_share(leaked: pd.DataFrame) -> pd.DataFrame:
-    """Return `means` of leakage with shares only where the autoencoder has learnt (`LEARNT`)."""
-    if leaked.empty:
-        return leaked
-    learnt = leaked["full"] <= LEARNT * leaked["constant"]
-    return leaked.assign(**{key: leaked[key].where(learnt) for key in ("explained", "leaked")})
-
-
 def _leakage_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     shares = {f"{key}_text": ["none" if math.isnan(v) else f"{100 * v:.1f} %" for v in frame[key]]
               for key in ("explained", "leaked")}  # fmt: skip
@@ -262,7 +254,9 @@ def summarize(found: Records) -> Summary:
     restored, leaked, robust, published = (
         means(found, m) for m in ("restoration", "leakage", "robustness", "modelnet40_c")
     )
-    leaked = with_share(leaked)
+    if not leaked.empty:  # shares only where the autoencoder has learnt
+        learnt = leaked["full"] <= LEARNT * leaked["constant"]
+        leaked.loc[~learnt, ["explained", "leaked"]] = math.nan
     shown: dict[str, pd.DataFrame] = {}
     if not fine_tuned.empty:
         shown |= _accuracy_tables(fine_tuned, tested[fine_tuned.index[0]])

@@ -152,12 +152,6 @@ def _frame(rows: dict[str, dict]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index") if rows else pd.DataFrame(columns=_COLUMNS)
 
 
-def _few_first(group: str) -> tuple[float, str]:
-    """Sort key: groups with a leading number by that number, then the others by name."""
-    number = re.match(r"\d+", group)
-    return (int(number[0]) if number else math.inf, group)
-
-
 def accuracy(found: Records) -> pd.DataFrame:
     """Tabulate the fine-tuned variants.
 
@@ -190,7 +184,8 @@ def accuracy(found: Records) -> pd.DataFrame:
             **_training(group),
             **_shapes(group[0], found),
         }
-    order = sorted(rows, key=lambda name: _few_first(rows[name]["group"]))  # stable
+    lead = {name: re.match(r"\d+", row["group"]) or ["inf"] for name, row in rows.items()}
+    order = sorted(rows, key=lambda name: (float(lead[name][0]), rows[name]["group"]))  # stable
     return _frame({name: rows[name] for name in order})
 
 

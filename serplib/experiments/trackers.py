@@ -39,10 +39,6 @@ def start(accelerator: Accelerator, tracker: str, folder: Path, run: dict[str, A
         run: its name in the suite, as in the record.
     """
     project = f"{run['suite']}-{run['profile']}" if "suite" in run else run["name"]
-    names: dict[str, tuple[str, dict[str, str]]] = {
-        "tensorboard": ("tensorboard", {}),
-        "mlflow": (project, {"run_name": folder.name}),
-        "trackio": (project, {"name": folder.name}),
-    }
-    name, options = names[tracker]
-    accelerator.init_trackers(name, init_kwargs={tracker: options})
+    names = {"mlflow": {"run_name": folder.name}, "trackio": {"name": folder.name}}
+    name = project if tracker in names else tracker
+    accelerator.init_trackers(name, init_kwargs={tracker: names.get(tracker, {})})

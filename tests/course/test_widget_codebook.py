@@ -84,9 +84,9 @@ def test_view_by_hand(by_hand):
     assert view.shapes.tolist() == [0, 3, 2, 4]  # bed, cup, bed, cup
     assert view.taken.tolist() == [[True, False], [True, False], [True, True], [True, False]]
     assert (view.rank, view.live) == (1, 2) and view.nearest == [1, 2]
-    cup = widgets.explore_code(by_hand, 1, "cup", limit=1)
+    cup = widgets.explore_code(by_hand, 1, "cup")
     assert (cup.uses, cup.patches, cup.shapes_with, cup.categories_with) == (2, 4, 2, 1)
-    assert cup.shapes.tolist() == [3] and cup.taken.tolist() == [[False, True]]
+    assert cup.shapes.tolist() == [3, 4] and cup.taken.tolist() == [[False, True]] * 2
     dead = widgets.explore_code(by_hand, 2)
     assert (dead.uses, dead.shapes_with, dead.rank) == (0, 0, 3) and dead.shapes.shape == (0,)
     assert dead.nearest == [1, 0]

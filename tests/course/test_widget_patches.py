@@ -65,15 +65,6 @@ def test_by_hand():
     assert "Patch 0: 5 of its 5 points shared" in widgets.patch_readout(whole, 0)
 
 
-def test_nearest_patch_is_that_of_the_nearest_center(clouds):
-    shown = widgets.explore_patches(clouds.points[1], 30, 16)
-    for patch in (0, 7, 29):
-        assert widgets.nearest_patch(shown.centers, shown.centers[patch]) == patch
-    for point in shown.points[:20]:
-        wanted = (shown.centers - point).square().sum(1).argmin()
-        assert widgets.nearest_patch(shown.centers, point) == wanted
-
-
 # ---- the widget --------------------------------------------------------------------------------
 
 

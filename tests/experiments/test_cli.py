@@ -149,10 +149,6 @@ def _file_for_data(patch, folder):
 
 FAULTS = {
     # what is planted: (how, the finding, its state, in its detail, in its fix)
-    "old Python": (
-        _put(doctor.sys, "version_info", (3, 10, 4)),
-        ("Python", "problem", "3.10.4", "install Python 3.11 or later"),
-    ),
     "old torch": (
         _put(doctor.torch, "__version__", "2.5.1"),
         ("torch", "problem", "2.5.1", "pip install 'torch>=2.6'"),

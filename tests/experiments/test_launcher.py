@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import distributed
 import nbformat
 import pytest
 import torch
@@ -161,7 +163,7 @@ def test_workers_share_cores_and_gpus(
 
 def test_a_kernel_sees_the_gpus_of_its_worker_alone(project, monkeypatch):
     seen = []
-    monkeypatch.setattr(runner, "_worker_number", lambda: 3)
+    monkeypatch.setattr(distributed, "get_worker", lambda: SimpleNamespace(name=3))
     monkeypatch.setattr(runner, "execute_notebook", lambda *a, **variables: seen.append(variables))
     runner.run_one(suites.plan("tiny")[0], 1, gpus=["0,1", "2,3"])
     assert seen[0]["CUDA_VISIBLE_DEVICES"] == "2,3"

@@ -312,7 +312,7 @@ def test_serp_run_stops_with_one_line_and_leaves_no_process(tiny, sent, status):
     content["profiles"]["quick"]["pretrain"]["changes"].pop("pretrain_pointnet.epochs")
     test_suites.write_suite(project, content)
     call = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    call += "from serplib.experiments.cli import main; main()"
+    call += "from serplib.experiments.cli import app; app()"
     serp = subprocess.Popen(
         [sys.executable, "-c", call, "run", "tiny", "--seeds", "1", "--workers", "1"],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -9,7 +9,7 @@ from serplib.course.widgets.codebook import (
     CodeAtlas, CodeView, code_atlas, code_layers, code_readout, codebook_explorer, explore_code
 )  # fmt: skip
 from serplib.course.widgets.patches import (
-    PatchExploration, explore_patches, nearest_patch, patch_explorer, patch_readout
+    PatchExploration, explore_patches, patch_explorer, patch_readout
 )  # fmt: skip
 from serplib.course.widgets.perturbation import (
     FAMILIES, Exploration, denoising_explorer, denoising_readout, explore_denoising,

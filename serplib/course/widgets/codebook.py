@@ -72,14 +72,11 @@ def code_atlas(model: Vasp, clouds: Clouds) -> CodeAtlas:
     )
 
 
-def explore_code(
-    atlas: CodeAtlas, code: int, category: str | None = None, limit: int = COLUMNS * ROWS
-) -> CodeView:
+def explore_code(atlas: CodeAtlas, code: int, category: str | None = None) -> CodeView:
     """Count the patches that have one code, and choose shapes to show.
 
     Args:
         code: 0 to K - 1. category: count and show shapes of this one only; None for all.
-        limit: how many shapes to show at most.
 
     Raises:
         ValueError: a code or a category that is not there.
@@ -97,7 +94,8 @@ def explore_code(
     for shape in found:
         seen[atlas.names[shape]] = seen.get(atlas.names[shape], 0) + 1
         turns.append((seen[atlas.names[shape]], shape))
-    shapes = torch.tensor([shape for _, shape in sorted(turns)[:limit]], dtype=torch.int64)  # (M,)
+    most = sorted(turns)[: COLUMNS * ROWS]
+    shapes = torch.tensor([shape for _, shape in most], dtype=torch.int64)  # (M,)
     counts = atlas.codes.flatten().bincount(minlength=size)  # (K,)
     distance = (atlas.codebook - atlas.codebook[code]).square().sum(1)  # (K,)
     distance[code] = torch.inf
@@ -159,31 +157,24 @@ def code_layers(
     }
 
 
-def codebook_explorer(
-    atlases: Mapping[str, CodeAtlas], category: str = ANY, code: int | None = None
-) -> common.Explorer:
+def codebook_explorer(atlases: Mapping[str, CodeAtlas]) -> common.Explorer:
     """Browse codebooks: left the shapes with the patches of a code marked, right the patches.
 
     Args:
-        atlases: name of a training to its atlas; all over the same shapes. The first is shown.
-        category: shapes shown first, ``"any"`` for all.
-        code: shown first; unless told, the one most used.
+        atlases: name of a training to its atlas; all over the same shapes. The first is shown,
+            with the code most used.
 
     Raises:
         ImportError: ipywidgets, plotly or anywidget is missing.
-        ValueError: no atlas, or a code or category that is not there.
+        ValueError: no atlas.
     """
     if not atlases:
         raise ValueError("no atlas: wanted the name of a training and its code_atlas at least")
     first = next(iter(atlases.values()))
-    if code is None:
-        code = _most_used(first)
-    explore_code(first, code, None if category == ANY else category)  # refuses what is not there
-    common.jupyter()
     controls = SimpleNamespace(
         training=common.menu("training", tuple(atlases), next(iter(atlases))),
-        code=common.slider("code", code, 0, len(first.codebook) - 1),
-        category=common.menu("category", (ANY, *sorted(set(first.names))), category),
+        code=common.slider("code", _most_used(first), 0, len(first.codebook) - 1),
+        category=common.menu("category", (ANY, *sorted(set(first.names))), ANY),
         turn=common.turn_slider(),
     )
     figure = _grids(("its patches on the shapes", "the same patches, normalised"))
@@ -225,7 +216,7 @@ def _most_used(atlas: CodeAtlas) -> int:
 def _grids(titles: tuple[str, str]):
     """A FigureWidget of two empty grids: shapes and their marked points, patches, and names."""
     _, go, make_subplots = common.jupyter()
-    figure = common.figure_widget(
+    figure = common.figure_class()(
         make_subplots(1, 2, subplot_titles=titles, horizontal_spacing=0.02)
     )
     for column, role, name, size in (

@@ -76,19 +76,14 @@ def jupyter() -> tuple[Any, Any, Any]:
 
 
 @functools.cache
-def _figure_class() -> type:
-    """Return a class of plotly FigureWidget that may take its time to load, see ``PLOTLY``."""
+def figure_class() -> type:
+    """Return a class of live plotly figures that may take its time to load, see ``PLOTLY``."""
     import traitlets
 
     _, go, _ = jupyter()
     source = str(go.FigureWidget._esm)
     loaded_later = {"_esm": PLOTLY, "_plotly": traitlets.Unicode(source).tag(sync=True)}
     return type("Figure", (go.FigureWidget,), loaded_later)
-
-
-def figure_widget(figure) -> Any:
-    """Make a live widget of a plotly figure."""
-    return _figure_class()(figure)
 
 
 class Explorer:
@@ -220,7 +215,7 @@ def scenes(titles: Sequence[str], layers: Iterable[Sequence[tuple[str, str, floa
     _, go, make_subplots = jupyter()
     count = len(titles)
     specs = [[{"type": "scene"}] * count]
-    figure = figure_widget(
+    figure = figure_class()(
         make_subplots(1, count, specs=specs, subplot_titles=titles, horizontal_spacing=0.01)
     )
     for column, traces in enumerate(layers, start=1):
@@ -253,14 +248,6 @@ def scenes(titles: Sequence[str], layers: Iterable[Sequence[tuple[str, str, floa
     for place in range(count):
         figure.layout.on_change(follow, f"scene{place + 1 if place else ''}.camera")
     return figure
-
-
-def widen(figure, radius: float) -> None:
-    """Show every scene from -``radius`` to ``radius`` on each axis."""
-    wanted = (-radius, radius)
-    if figure.layout.scene.xaxis.range != wanted:
-        axis = {"range": wanted}
-        figure.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis)
 
 
 def frame(figure, height: int) -> None:

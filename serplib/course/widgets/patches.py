@@ -8,7 +8,6 @@ from torch import Tensor
 
 from serplib.course.widgets import common
 from serplib.data import Clouds
-from serplib.geometry import knn
 from serplib.patches import make_patches
 from serplib.perturbation import Perturbation
 from serplib.seeding import named_generator
@@ -66,11 +65,6 @@ def explore_patches(
     )
 
 
-def nearest_patch(centers: Tensor, point: Tensor) -> int:
-    """Return the patch whose centre is nearest to a point: ``(c, 3), (3,) -> int``."""
-    return int(knn(point[None, None], centers[None], 1))
-
-
 def patch_readout(exploration: PatchExploration, patch: int) -> str:
     """Write the numbers above the figure as one line of text."""
     (num_centers, size), num_points = exploration.index.shape, len(exploration.points)
@@ -96,7 +90,6 @@ def patch_explorer(clouds: Clouds, category: str | None = None) -> common.Explor
         ImportError: ipywidgets, plotly or anywidget is missing.
         ValueError: ``clouds`` have no labels, or no shape of ``category``.
     """
-    common.jupyter()
     chooser, most = common.ShapeChooser(clouds, category), min(128, clouds.points.shape[1])
     controls = SimpleNamespace(  # c and n of section 4
         num_centers=common.slider("num_centers", min(64, most), 1, most),
@@ -157,7 +150,7 @@ def patch_explorer(clouds: Clouds, category: str | None = None) -> common.Explor
         if clicked.point_inds:
             place = clicked.point_inds[0]
             point = torch.tensor([float(axis[place]) for axis in (trace.x, trace.y, trace.z)])
-            controls.patch.value = nearest_patch(state.shown.centers, point)
+            controls.patch.value = int((state.shown.centers - point).norm(dim=1).argmin())
 
     explorer.observe(count, "num_centers")
     explorer.observe(draw, "patch")

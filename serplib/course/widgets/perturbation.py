@@ -95,7 +95,7 @@ def _families(
 
 
 def explore_denoising(
-    points: Tensor, perturbation: Perturbation, models: Mapping[str, nn.Module], seed: int
+    points: Tensor, perturbation: Perturbation, models: Mapping[str, Any], seed: int
 ) -> Exploration:
     """Perturb one cloud and restore it with every model; see `explore_perturbation`.
 
@@ -103,18 +103,13 @@ def explore_denoising(
         models: autoencoders with ``restore((B, N, 3)) -> (B, N', 3)``, by name, on the device of
             the points. They run in evaluation mode and return to the mode that they were in.
     """
-
-    def evaluated(model: Any) -> Restore:
-        def restore(perturbed: Tensor) -> Tensor:
-            training = model.training
-            restored = model.eval().restore(perturbed)
-            model.train(training)
-            return restored
-
-        return restore
-
-    restores = {name: evaluated(model) for name, model in models.items()}
-    return explore_perturbation(points, perturbation, seed, restores, "denoising")
+    modes = {name: model.training for name, model in models.items()}
+    restores = {name: model.eval().restore for name, model in models.items()}
+    try:
+        return explore_perturbation(points, perturbation, seed, restores, "denoising")
+    finally:
+        for name, model in models.items():
+            model.train(modes[name])
 
 
 def readout(exploration: Exploration, perturbation: Perturbation | Sequence[Family]) -> str:
@@ -172,7 +167,6 @@ def perturbation_explorer(
         ImportError: ipywidgets, plotly or anywidget is missing.
         ValueError: ``clouds`` have no labels, or no shape of ``category``.
     """
-    common.jupyter()
     chooser, paper = common.ShapeChooser(clouds, category), Perturbation()
     controls = _sliders(paper, clouds.points.shape[1], 0.2)
     controls.category, controls.shape = chooser.category, chooser.shape
@@ -218,7 +212,6 @@ def denoising_explorer(
     for name, model in models.items():
         if not hasattr(model, "restore"):
             raise ValueError(f"{name} is a {type(model).__name__}, wanted one with restore()")
-    common.jupyter()
     controls = _sliders(perturbation, clouds.points.shape[1], 0.4)
     controls.shape = common.slider("shape", 0, 0, len(clouds) - 1)
 
@@ -268,7 +261,9 @@ def _explorer(
         layers = [cloud[mask] for cloud, marked in pairs for mask in (~marked, marked)]
         # Half a radius at a time, so that small moves leave the size of the panels.
         widest = max(1.0, math.ceil(2 * float(shown.perturbed.abs().max()) - 0.5) / 2)
-        common.widen(figure, widest)
+        axis = {"range": (-widest, widest)}
+        if figure.layout.scene.xaxis.range != axis["range"]:
+            figure.update_scenes(xaxis=axis, yaxis=axis, zaxis=axis)
         explorer.show([*layers, *shown.restored.values()], text)
 
     explorer.observe(draw, *left, *right)
