@@ -83,8 +83,3 @@ class Classifier(nn.Module):
     def forward(self, points: Tensor) -> Tensor:
         """Map clouds ``(B, N, 3)`` to logits ``(B, num_classes)``."""
         return self.head(self.encoder(points))
-
-
-def parameters_in_millions(module: nn.Module) -> float:
-    """Return the number of parameters, in millions."""
-    return sum(p.numel() for p in module.parameters()) / 1e6

@@ -73,9 +73,6 @@ class Perturbation:
             generator: source of all randomness, on the device of ``points``; the same state gives
                 the same result.
 
-        Returns:
-            The perturbed clouds in the type of ``points``, the points of a patch, and the centres.
-
         Raises:
             ValueError: clouds with fewer points than patches, or than points of a patch.
         """

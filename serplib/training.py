@@ -92,10 +92,7 @@ def pretrain(
 def validate_pretext(
     task: Pretext, valid: Tensor, batch_size: int, seed: int, device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """Return the mean losses on ``valid (S, M, 3)`` as ``valid_*``.
-
-    Seed and batch size fix the noise.
-    """
+    """Return mean losses on ``valid (S, M, 3)``, ``valid_*``; seed and batch size fix the noise."""
     task.eval()
     sums: dict[str, float] = {}
     for i, points in enumerate(valid.split(batch_size)):
@@ -200,10 +197,7 @@ def _labels(clouds: Clouds, train: Clouds) -> Tensor:
 
 
 def learning_rate(step: int, steps_per_epoch: int, optim: Optim) -> float:
-    """Return the learning rate of a step (from 0): warm-up, then cosine or steps.
-
-    The steps of ``schedule="step"`` are counted from the first epoch, warm-up included.
-    """
+    """Return the learning rate of a step (counted from 0): warm-up, then cosine or steps."""
     warmup = optim.warmup_epochs * steps_per_epoch
     if step < warmup:
         return optim.lr * (step + 1) / (warmup + 1)

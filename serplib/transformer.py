@@ -17,10 +17,7 @@ from serplib.validation import Share, check_fields, expect
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and choices of SeRP-Transformer (section 4).
-
-    Defaults are the paper's where its text gives a value. It gives none for ``target_frame``,
-    ``loss``, ``qkv_bias``, ``encoder_norm``, ``cls_std``, ``cls_position_std``, ``token_widths``.
+    """Sizes and choices of SeRP-Transformer; defaults are the paper's where its text gives a value.
 
     Attributes:
         num_centers: c, patches per cloud.
@@ -89,8 +86,6 @@ class Attention(nn.Module):
 
     def __init__(self, width: int, heads: int, qkv_bias: bool) -> None:
         super().__init__()
-        if width % heads:
-            raise ValueError(f"width {width} is not a multiple of {heads} heads")
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.out = nn.Linear(width, width)

@@ -40,7 +40,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from serplib import presets, training
-from serplib.classifier import Classifier, Model, autoencoder, parameters_in_millions
+from serplib.classifier import Classifier, Model, autoencoder
 from serplib.data import load, modelnet40_c
 from serplib.data.common import Clouds, DataError
 from serplib.data.splits import few_labels, hold_out, same_classes
@@ -432,7 +432,7 @@ def _record(
     settings = json.loads(json.dumps(settings))  # lists for tuples, as the file will have them
     more: dict[str, Any] = {"run": given["run"] or _BY_HAND, "settings": settings}
     if module is not None:
-        more["millions_of_parameters"] = parameters_in_millions(module)
+        more["millions_of_parameters"] = sum(p.numel() for p in module.parameters()) / 1e6
     seconds = time.perf_counter() - started
     record = records.make(parameters, data, metrics, history or [], seconds, **more)
     if _is_main_process():
