@@ -1,9 +1,8 @@
 """Checkpoints that are written completely or not at all.
 
 A checkpoint is a folder ``step-00000123`` with ``model.safetensors``, optionally
-``best.safetensors``, and ``state.pt`` (optimiser, epoch, history), which is read with
-``weights_only=True``: pickled code is refused. It is written under another name, flushed to disk,
-and renamed atomically.
+``best.safetensors``, and ``state.pt`` (optimiser, epoch, history; ``weights_only=True`` refuses
+pickled code). It is written under another name, flushed to disk, and renamed atomically.
 
 No generator state is stored: a step's randomness follows from the seed and the step
 (`seeding.named_seed`). `experiments.loop` compares what decides the weights before it resumes a

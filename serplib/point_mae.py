@@ -54,7 +54,7 @@ class PointMAEConfig:
         return masked
 
     def transformer(self, config: TransformerConfig) -> TransformerConfig:
-        """Return Point-MAE's configuration: all mask tokens are equal but for their positions."""
+        """Give the decoder positions, in which alone mask tokens differ; see ``point_mae``."""
         if self.point_mae:
             config = replace(
                 config, fusion="add", positions_every_block=True, encoder_norm=True,

@@ -17,7 +17,7 @@ from serplib.validation import check_fields, expect
 
 @dataclass(frozen=True)
 class PointNetConfig:
-    """Sizes and choices of SeRP-PointNet; defaults are the paper's where its text gives a value.
+    """Sizes and choices of SeRP-PointNet: the paper's (section 3.2), or ours where it is silent.
 
     Attributes:
         widths: the shared layers on each point; the first gives the local feature, the last the

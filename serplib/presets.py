@@ -30,8 +30,7 @@ class Optim:
         lr: initial learning rate.
         final_lr: learning rate at the end of ``"cosine"``.
         weight_decay: AdamW's, on every parameter.
-        schedule: ``"cosine"``, or ``"step"``: times ``step_gamma`` every ``step_epochs`` epochs,
-            those of the warm-up included.
+        schedule: ``"cosine"``, or ``"step"``: times ``step_gamma`` at multiples of ``step_epochs``.
         warmup_epochs: epochs over which the rate rises linearly to ``lr``; may be a fraction.
         clip_norm: largest norm of the whole gradient; None for no clipping.
     """

@@ -17,7 +17,9 @@ from serplib.validation import Share, check_fields, expect
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """Sizes and choices of SeRP-Transformer; defaults are the paper's where its text gives a value.
+    """Sizes and choices of SeRP-Transformer: the paper's (section 4), or ours where it is silent.
+
+    ``notebooks/site/reproduction.md`` says what the text leaves open.
 
     Attributes:
         num_centers: c, patches per cloud.
@@ -146,7 +148,7 @@ def _projection(inputs: int, outputs: int) -> nn.Module:
 
 
 def _blocks(width: int, depth: int, heads: int, config: TransformerConfig) -> nn.ModuleList:
-    drop = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()  # not on "meta"
+    drop = torch.linspace(0, config.drop_path, depth, device="cpu").tolist()  # meta: no values
     return nn.ModuleList(Block(width, heads, config.mlp_ratio, config.qkv_bias, p) for p in drop)
 
 

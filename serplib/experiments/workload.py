@@ -153,9 +153,15 @@ def require_data(runs: Iterable[Run]) -> None:
 
 def _class_sizes(name: str, split: str, count: int | None, seed: int) -> dict[str, int]:
     """Count the shapes of each class that is there."""
-    if name == "objects":  # one point a shape: the labels are the same
-        clouds = load(name, split, count, num_points=1, seed=seed)
-        return Counter(clouds.classes[i] for i in clouds.labels.tolist())  # type: ignore[union-attr]
+    from serplib.data.synthetic.shapes import CATEGORIES
+
+    if name == "objects":  # each category once in a run of all: no shape is made
+        each, rest = divmod(count or BUILT_IN_SHAPES, len(CATEGORIES))
+        if each:
+            return dict.fromkeys(CATEGORIES, each)
+        few = load(name, split, rest, seed=seed).labels
+        assert few is not None
+        return Counter(CATEGORIES[i] for i in few.tolist())
     with remedy(name):  # from the lists: no cloud is read
         source = open_split(name, split)
         labels = source.labels[choose(source.labels, count, seed)]

@@ -586,6 +586,16 @@ def test_a_frozen_encoder_stays_in_evaluation_while_the_head_trains():
     assert classifier().train().encoder.training
 
 
+def test_the_gradient_of_the_input_passes_a_frozen_encoder():
+    points = torch.rand(2, 64, 3)
+    gradients = []
+    for freeze in (True, False):
+        given = points.clone().requires_grad_()
+        classifier(freeze=freeze).eval()(given).square().sum().backward()
+        gradients.append(given.grad)
+    assert gradients[0].abs().sum() > 0 and gradients[0].equal(gradients[1])
+
+
 def test_finetune_same_seed_same_result():
     one, two, other = classifier(), classifier(), classifier()
     assert tune(one) == tune(two)

@@ -196,6 +196,45 @@ def test_the_tables_of_the_results_page_are_those_of_the_records():
     assert set(marked) - {"intervals"} == suites and len(suites) >= 14 and "intervals" in marked
 
 
+def test_the_prose_of_the_results_page_says_what_the_records_say():
+    sources = records.read_suite("sources-laptop")["records"]
+    frozen = tables.probes(sources)
+    gain = frozen.gain
+    assert gain["probe-procedural"] / gain["probe-real"] == pytest.approx(2 / 3, abs=0.03)
+    assert gain["probe-objects"] / gain["probe-real"] == pytest.approx(4 / 5, abs=0.03)
+    pairs = tables.direct(sources)
+    found = pairs[pairs.verdict == "significant gain"]
+    assert sorted(found.base.str.split(",").str[0] + " " + found.group) == [
+        "procedural frozen encoder, 8 labels a class",
+        "procedural frozen encoder, all labels",
+        "procedural frozen encoder, all labels",
+    ]
+    assert set(pairs.n) == {3} and "significant loss" not in set(pairs.verdict)
+
+    here = tables.variants(records.read_suite("eight-laptop")["records"])
+    there = tables.variants(records.read_suite("eight-xeon")["records"])
+
+    def more(name: str, metric: str, key: str) -> list[float]:
+        sides = ({r["parameters"]["seed"]: r["metrics"][metric][key] for r in runs[name]}
+                 for runs in (here, there))  # fmt: skip
+        one, two = sides
+        assert one.keys() == two.keys()
+        return sorted(round(100 * (one[seed] - two[seed]), 2) for seed in one)
+
+    assert more("eight-scratch", "test", "accuracy")[::2] == [0.36, 1.42]
+    for name in ("probe-untrained", "eight-frozen-untrained"):
+        assert set(more(name, "probes", "svm_accuracy")) == {0}
+    assert max(map(abs, more("eight-frozen-affine", "probes", "svm_accuracy"))) > 1
+
+    epyc = records.read_suite("table1-epyc")["records"]
+    tuned, (pair,) = tables.accuracy(epyc), tables.direct(epyc).itertuples()
+    older = tables.accuracy(records.read_suite("table1-laptop")["records"])
+    assert tuned.verdict["all-frame"] == "significant gain"
+    assert tuned.gain["all-frame"] > older.gain["all-frame"]
+    assert {tuned.verdict["all-clean-frame"], pair.verdict} == {"not significant"}
+    assert tuned.gain["all-clean-frame"] < 1 and not notes.across_devices(epyc)
+
+
 def test_the_intervals_of_a_page_are_counted():
     page = "<!-- results intervals -->\nold\n<!-- end of intervals -->\n"
     page += "| +1 [+0, +2] significant gain | [+0, +2] | -1 [-3, +1] not significant |\n"
