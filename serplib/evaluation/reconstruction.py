@@ -44,7 +44,8 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
           points, where some are perturbed and some are not; ``touched_moved``, mean squared
           distance to the clean point over perturbed points, and ``touched_copy``, the same for the
           input (its expectation is 3 sigma^2);
-        - SeRP-Transformer: ``restored_clean_centers``, patches at the c clean centres; ``patch``
+        - SeRP-Transformer: ``restored_clean_centers``, patches at the c clean centres; ``perfect``,
+          the clean points of the patches, above 0 where these do not hold all points; ``patch``
           and ``patch_copy``, Chamfer patch by patch in the target's frame, of model and input;
         - VASP: the same, and the rate in bits a token, an upper bound of what the decoder learns
           of it: with codes `bottlenecks.code_use` over all clouds (several stages: product, sum and
@@ -85,6 +86,7 @@ def restoration(task: Pretext, points: Tensor, seed: int, batch_size: int = 32) 
                 values["restored_clean_centers"] = chamfer_l2(
                     model.restore(perturbed, clean, centers="clean"), clean
                 )
+            values["perfect"] = chamfer_l2(gather(clean, patches.index.flatten(1)), clean)
             values["patch"] = patch_chamfer(predicted, patches.targets)
             values["patch_copy"] = patch_chamfer(patches.inputs, patches.targets)
         for name, value in values.items():

@@ -20,6 +20,7 @@ POWER_NOTE = (
     "least 5 seeds."
 )
 FEWEST = 5  # seeds that estimate an sd for that
+CLEARLY = 0.05  # share by which a restoration has to be better than its input
 RISE = 1.0  # points of training accuracy in the last quarter: more means not converged
 LEARNT = 0.9  # of the loss of a constant: an autoencoder above it has learnt too little
 LEARNT_NOTE = (
@@ -59,7 +60,8 @@ def notes_of(
     better = []
     if not restored.empty:
         restored = restored[restored["copy_input"] > 0]
-        better = restored[restored["restored"] < restored["copy_input"]]["label"].tolist()
+        clearly = restored["restored"] < (1 - CLEARLY) * restored["copy_input"]
+        better = restored[clearly]["label"].tolist()
     pretrained = {r["data"]["train"]["name"] for r in found
                   if "restoration" in r["metrics"] and "train" in r["data"]}  # fmt: skip
     notes = [  # whether it applies, and the text
@@ -115,10 +117,12 @@ def notes_of(
         (True not in changed and None in changed,
          "Code: it is unknown whether it has changed since these numbers were measured."),
         (not restored.empty and not better,
-         "No model here restores better than copying its input does: the pre-training is too "
-         "short for its task, so these gains say nothing about SeRP trained in full."),
+         f"No model here restores better than copying its input by {CLEARLY:.0%} or more. Reasons "
+         "may be a short training, a small network, and patches that do not hold all points. So "
+         "these gains say nothing about SeRP trained in full."),
         (0 < len(better) < len(restored),
-         f"Only these restore better than copying the input: {'; '.join(better)}."),
+         f"Only these restore better than copying the input by {CLEARLY:.0%} or more: "
+         f"{'; '.join(better)}."),
         (pretrained - {"shapenet55"},
          f"Pre-trained on {listed(pretrained)} instead of ShapeNet."),
     ]  # fmt: skip

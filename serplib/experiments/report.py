@@ -165,15 +165,13 @@ def readme_table() -> str:
 def readme_few() -> str:
     """Return the README's table of the suites ``eight`` and ``layers``, a row a pre-training.
 
-    The rows of `LEFT_OUT` are only on the results page.
-
     A column is a group; a cell has the mean accuracy in percent, and the gain with its interval,
-    in bold where its p is below 5 % after `significance.holm` over the gains of the table.
+    in bold where its p is below 5 % after `significance.holm` over all gains of these groups. The
+    rows of `LEFT_OUT` count there, and are only on the results page.
     """
     found = [records.read_suite(f"{suite}-laptop")["records"] for suite in ("eight", "layers")]
     rows = pd.concat([accuracy(found[0]), *map(probes, found)]).dropna(subset="mean")
-    left_out = rows["label"].str.contains("|".join(LEFT_OUT))
-    rows = rows[rows["group"].isin(FEW_COLUMNS) & ~left_out].copy()
+    rows = rows[rows["group"].isin(FEW_COLUMNS)].copy()
     forms = {"mean": "{mean:.2f}", "gain": "{gain:+.2f} [{low:+.2f}, {high:+.2f}]"}
     cells = format_rows(rows, forms)
     tested = (rows["pairs"] > 1).to_numpy()
@@ -181,10 +179,15 @@ def readme_few() -> str:
     bold = cells.index[tested][significant]
     cells.loc[bold, "gain"] = "**" + cells.loc[bold, "gain"] + "**"
     rows["cell"] = cells.agg("; ".join, axis=1).str.removesuffix("; ").to_list()
+    rows = rows[~rows["label"].str.contains("|".join(LEFT_OUT))]
     rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)
-    names = {r"^(from scratch|untrained encoder)": "none", r"^(Point-NN|NPNet)$": r"\1's features"}
+    names = {
+        r"^(from scratch|untrained encoder)": "none", r"^(Point-NN|NPNet)$": r"\1's features",
+        "loss in the ": "", " and local drops$": ", cloud's frame", " and local drops": "",
+    }  # fmt: skip
     rows["of"] = rows["of"].replace(names, regex=True)
-    table = rows.pivot(index="of", columns="group", values="cell").loc[rows["of"].unique()]
+    order = sorted(rows["of"].unique(), key=lambda of: not of.startswith("none"))
+    table = rows.pivot(index="of", columns="group", values="cell").loc[order]
     shown = table[list(FEW_COLUMNS)].fillna("").rename(columns=FEW_COLUMNS)
     return render.table_to_markdown(shown.reset_index(names="pre-training"))
 

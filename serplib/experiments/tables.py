@@ -42,9 +42,9 @@ DIRECT = (
     ("pretrain-frame", "pretrain-clean-frame"),
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
-    ("pretrain-serp", "pretrain-calibrated"),
-    ("pretrain-frame", "pretrain-calibrated"),
-    ("pretrain-clean", "pretrain-calibrated"),
+    # an untrained encoder whose batch norm has statistics, as that of a trained one
+    *((f"pretrain-{name}", "pretrain-calibrated")
+      for name in ("serp", "frame", "origin", "clean", "clean-frame", "affine", "affine-input")),
     ("pretrain-own", "pretrain-calibrated-own"),
     ("pretrain-delta", "pretrain-calibrated"),
     ("pretrain-wide", "pretrain-wide-calibrated"),

@@ -7,6 +7,8 @@ from typing import get_args
 import pytest
 import torch
 
+from serplib import presets
+from serplib.data import DataError, load
 from serplib.evaluation.reconstruction import resample_baseline, restoration
 from serplib.geometry import chamfer_l2
 from serplib.patches import stitch
@@ -120,6 +122,37 @@ def test_the_same_seed_gives_the_same_numbers_and_the_model_is_left_alone(model)
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
+@pytest.mark.parametrize("num_centers", [4, 40])
+def test_a_perfect_network_misses_the_points_that_no_patch_holds(num_centers):
+    points = torch.randn(3, 40, 3, generator=named_generator("clouds"))
+    network = SerpTransformer(replace(TRANSFORMER, num_centers=num_centers)).eval()
+    got = restoration(Pretext(network, SMALL), points, 7)["perfect"]
+    ((perturbed, clean, _),) = pairs(SMALL, points, 7, 32)
+    held = network.encoder.patches(perturbed).index.flatten(1)  # (B, c*n)
+    clouds = [chamfer_l2(x[i][None], x[None]).item() for x, i in zip(clean, held)]
+    assert got == pytest.approx(sum(clouds) / 3, rel=1e-5)
+    assert got == 0 if num_centers == 40 else got > 0.01
+
+
+@pytest.mark.modelnet
+@pytest.mark.parametrize(("num_centers", "floor", "held"), [(32, 7.6, 833), (64, 0.2, 1008)])
+def test_the_floor_of_the_results_page_is_that_of_modelnet40(num_centers, floor, held):
+    """`laptop` as it is, and with the patches of the paper."""
+    try:
+        points = load("modelnet40", "test", 128).points
+    except DataError as error:
+        pytest.skip(str(error))
+    settings = presets.build("laptop")
+    config = replace(settings.transformer, num_centers=num_centers)
+    task = Pretext(SerpTransformer(config).eval(), settings.corruption)
+    got = restoration(task, points, 0)
+    assert 1e4 * got["perfect"] == pytest.approx(floor, abs=0.05)
+    assert 1e4 * got["copy_input"] == pytest.approx(8.8, abs=0.05)
+    perturbed = task.corrupt(points, named_generator("floor"))[0]
+    index = task.model.encoder.patches(perturbed).index.flatten(1)
+    assert sum(len(row.unique()) for row in index) / 128 == pytest.approx(held, abs=3)
+
+
 # ---------------------------------------------------------------- SeRP-PointNet
 
 
@@ -128,7 +161,8 @@ def test_keys_of_each_model():
     base = {"restored", "copy_input", "touched"}
     found = {n: set(restoration(Pretext(m, SMALL), points, 0)) for n, m in both_models().items()}
     assert found["pointnet"] == base | {"detection_auc", "touched_copy", "touched_moved"}
-    assert found["transformer"] == base | {"restored_clean_centers", "patch", "patch_copy"}
+    more = {"restored_clean_centers", "patch", "patch_copy", "perfect"}
+    assert found["transformer"] == base | more
     cdl2 = SerpPointNet(PointNetConfig(*(getattr(POINTNET, n) for n in (
         "widths", "decoder_widths", "transform_widths")), task="cdl2"))  # fmt: skip
     assert set(restoration(Pretext(cdl2, SMALL), points, 0)) == base | {

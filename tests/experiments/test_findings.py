@@ -75,6 +75,20 @@ def test_restoration_is_compared_with_copying_over_seeds():
     assert "lower is better" in note
 
 
+@pytest.mark.parametrize(
+    ("ratios", "said"),
+    [
+        ((0.97, 3.0), "No model here restores better than copying its input by 5% or more."),
+        ((0.94, 3.0), "Only these restore better than copying the input by 5% or more: a."),
+        ((0.94, 0.5), ""),
+    ],
+)
+def test_a_note_asks_for_a_restoration_that_is_clearly_better(ratios, said):
+    found = [restored(name, s, ratio, 1.0) for name, ratio in zip("ab", ratios) for s in (0, 1)]
+    notes = [note for note in summaries.summarize(found).notes if "copying" in note]
+    assert [note[: len(said)] for note in notes] == [said] * bool(said)
+
+
 @pytest.mark.parametrize("name", COMMITTED)
 def test_the_end_of_a_run_fits_eighty_columns_and_breaks_no_word(name):
     summary = summaries.summarize(records.read_suite(name)["records"])
