@@ -81,11 +81,15 @@ def test_what_a_code_tells(made):
     assert told(codes, torch.tensor([[0.0], [2], [4], [6], [8], [10]])) == pytest.approx(64 / 70)
 
 
-def test_commitment_settles_the_walk(made):
+def test_enough_commitment_settles_the_walk(made):
     line = torch.tensor([[-1.5], [0.0], [1.5]])
     walk = built("07_vasp", line_codes=line, nearest_codes=nearest_codes)["walk"]
-    restless, settled = walk(0.0)[-20:], walk(1.0)[-20:]
-    assert min(restless) < 0.75 < max(restless) and min(settled) > 0.95
+    for restless in (walk(0.0)[-20:], walk(0.25)[-20:], walk(0.6, number=400)[-20:]):
+        assert min(restless) < 0.75 < max(restless)
+    for beta in (0.7, 1.0, 1.3):  # between 2/3 and 4/3: in the cell of the best code
+        assert walk(beta, number=400)[-1] == pytest.approx(1.5 - 0.5 / beta, abs=1e-3)
+    for beta in (1.4, 3.0):  # in the cell before it
+        assert walk(beta, number=400)[-1] == pytest.approx(1 / beta, abs=1e-3)
 
 
 def test_codes_are_as_wide_as_the_latent_tokens():
