@@ -187,6 +187,8 @@ def test_the_prose_says_what_the_records_of_the_larger_sigma_say(reading):
         "not significant",
         "not significant",
     ]
+    gains = ["significant gain", "not significant", "significant gain"]
+    assert verdicts["vq-cured against vq-paper"] == gains
     for keys in (("probes", "svm_accuracy"), ("test", "accuracy")):
         mean = means(reading, found, *keys)
         lost = mean["none"] - mean["vq-paper"]
@@ -228,6 +230,9 @@ def test_the_prose_of_stated_rates_says_what_the_records_say():
     oord = "VQ as van den Oord, 9 bits"
     assert chamfer.idxmin() == "no bottleneck" and chamfer["Gaussian, free"] < chamfer[held]
     assert chamfer[cured] < chamfer[frozen] < chamfer[oord] and bits[oord] < bits[frozen]
+    by_seed = built(NAME)["by_seed"]
+    pair = (by_seed(found, name, "restoration", "restored") for name in ("vq-cured", "vae-9"))
+    assert paired_gain(*pair)["high"] < 0  # "restores better than this Gaussian"
     assert bits[held] == pytest.approx(9, rel=0.05)
     for r in found:
         if r["run"]["name"] == "pretrain-vae-9":
