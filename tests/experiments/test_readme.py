@@ -269,19 +269,18 @@ def flat(config, prefix="") -> dict[str, object]:
     return found
 
 
-@pytest.mark.parametrize(
-    ("preset", "end"),
-    [("authors_code", r" (?:says so|unclear|silent) \|"), ("laptop", "")],
-)
-def test_every_difference_from_the_paper_is_on_the_reproduction_page(preset, end):
+@pytest.mark.parametrize("preset", ["authors_code", "laptop"])
+def test_every_difference_from_the_paper_is_on_the_reproduction_page(preset):
     paper, other = flat(PAPER), flat(PRESETS[preset])
     rows = [
         (name, str(paper[name]), str(other[name]))
         for name in paper
         if name != "name" and paper[name] != other[name]
     ]
-    row = r"^\| `([\w.]+)` \| `(.+?)` \| `(.+?)` \|" + end + "$"
-    assert re.findall(row, REPRODUCTION, re.M) == rows
+    head = f"| setting | `paper` | `{preset}` | the text |\n| --- | --- | --- | --- |\n"
+    table = REPRODUCTION.split(head)[1].split("\n\n")[0]
+    row = r"\| `([\w.]+)` \| `(.+?)` \| `(.+?)` \| (?:says so|in part|unclear|silent) \|"
+    assert [re.fullmatch(row, line).groups() for line in table.splitlines()] == rows
 
 
 def test_the_data_card_says_what_the_record_says():
