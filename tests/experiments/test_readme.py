@@ -218,6 +218,33 @@ def test_the_prose_of_the_results_page_says_what_the_records_say():
     ]
     assert set(pairs.n) == {3} and "significant loss" not in set(pairs.verdict)
 
+    deep = tables.probes(records.read_suite("layers-laptop")["records"]).gain
+    eight = tables.probes(records.read_suite("eight-laptop")["records"])
+    page = " ".join(RESULTS.read_text(encoding="utf-8").split())
+    for text in (
+        f"they gain {deep['last-frame']:.2f} and {deep['last-affine']:.2f} points here, "
+        f"{eight.gain['probe-frame']:.2f} and {eight.gain['probe-affine']:.2f} in `eight`",
+        f"`eight` they are {-eight.gain['probe-calibrated']:.2f} points below the untrained encoder "
+        f"with all labels, and {-eight.gain['eight-frozen-calibrated']:.2f} below it with eight",
+        f"{-eight.gain['probe-serp']:.2f} points below the untrained encoder (all labels), but not",
+        f"Calibrated it has {eight['mean']['probe-calibrated']:.2f} (see `eight`)",
+    ):
+        assert text in page, text
+    pairs = tables.direct(records.read_suite("eight-laptop")["records"])
+    cloud = pairs[pairs.base.str.contains("calibrated")]
+    cloud = cloud[cloud.label.str.contains("in the cloud|drops, (?:8|all) labels")]
+    some = cloud.set_index("group").gain
+    for group, low, high in (("all labels", 11, 14), ("8 labels a class", 21, 26)):
+        assert some[f"frozen encoder, {group}"].between(low, high).all()
+        assert len(some[f"frozen encoder, {group}"]) == 3
+    for pair in pairs.itertuples():
+        if "calibrated" in pair.base and pair.label.startswith("SeRP, loss in the patch"):
+            assert f"({pair.gain:+.2f} [{pair.low:+.2f}, {pair.high:+.2f}])" in page
+            assert pair.verdict == "not significant" and pair.n == 3
+    longer = tables.accuracy(records.read_suite("epochs-laptop")["records"])
+    most = longer[longer["epochs"] == 24]["mean"].max()
+    assert longer["mean"]["scratch-48"] > most > 80
+
     here = tables.variants(records.read_suite("eight-laptop")["records"])
     there = tables.variants(records.read_suite("eight-xeon")["records"])
 
