@@ -106,6 +106,6 @@ def test_the_prose_of_24_epochs_says_what_the_records_say():
     assert "[-0" in line and tuned.verdict["affine-24"] == "significant gain"
     assert tuned.gain["frame-48"] < 0.1 < tuned.gain["frame-24"]
     assert tuned.verdict["frame-48"] == "not significant" and tuned.pairs["frame-48"] == 3
-    pairs = tables.direct(found).query("base.str.startswith('SeRP, as')")
+    pairs = tables.direct(found).query("base.str.startswith('SeRP, loss in the patch')")
     pairs = pairs[pairs["label"].str.startswith("affine")].set_index("group")
     assert pairs.verdict["24 epochs"] == "significant gain" and pairs.low["24 epochs"] < 0.1
