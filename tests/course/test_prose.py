@@ -30,7 +30,8 @@ ARITHMETIC = {
     "03_tokenization": {"45"},  # the size at which patches are drawn
     "04_losses_and_baselines": {"0.693", "0.25", "0.75", "67"},  # ln 2; class weights; 1 - prior
     "05_serp_pointnet": {"94", "16.7"},  # 1024 of 1088 columns; multiplications saved
-    "06_serp_transformer": {"7.4", "1.40", "1.00"},  # e^2; the toy's two coordinates
+    # e^2; the toy's heights, their mean, two parts of a difference; learning rates
+    "06_serp_transformer": {"7.4", "1.40", "1.00", "1.20", "0.20", "0.11", "0.003", "0.001"},
     "07_vasp": {"0.75"},  # the border between codes at 0 and 1.5
     "09_finetuning": {"0.80", "0.67", "0.83", "0.03"},  # 4/5, 4/6, 2.5/3; the paper's sigma
     # mask ratios; a section; the limit notes.LEARNT
