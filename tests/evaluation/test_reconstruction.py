@@ -148,6 +148,8 @@ def test_the_floor_of_the_results_page_is_that_of_modelnet40(num_centers, floor,
     got = restoration(task, points, 0)
     assert 1e4 * got["perfect"] == pytest.approx(floor, abs=0.05)
     assert 1e4 * got["copy_input"] == pytest.approx(8.8, abs=0.05)
+    better = 1 - got["perfect"] / got["copy_input"]
+    assert better == pytest.approx(1 / 7, abs=0.01) if num_centers == 32 else better > 0.95
     perturbed = task.corrupt(points, named_generator("floor"))[0]
     index = task.model.encoder.patches(perturbed).index.flatten(1)
     assert sum(len(row.unique()) for row in index) / 128 == pytest.approx(held, abs=3)
