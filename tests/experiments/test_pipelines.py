@@ -20,7 +20,7 @@ from serplib.data.splits import hold_out
 from serplib.evaluation import leakage, probes, reconstruction
 from serplib.evaluation.accuracy import predict
 from serplib.evaluation.robustness import robustness
-from serplib.experiments import pipelines, records, suites
+from serplib.experiments import pipelines, records, suites, weights
 from serplib.pretext import Pretext
 from serplib.seeding import named_generator, named_seed
 
@@ -51,6 +51,23 @@ def pretrained(tmp_path_factory):
         model="pointnet", changes=CHANGES, train_shapes=40, valid_shapes=6, seed=1,
         folder=str(folder),
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("model", ["pointnet", "transformer"])
+def test_a_learning_rate_of_0_calibrates_batch_norm_and_trains_nothing(model, tmp_path):
+    """The rows "untrained encoder, batch norm calibrated" of the suites."""
+    changes = {f"pretrain_{model}.lr": 0.0, f"pretrain_{model}.epochs": 1}
+    changes |= {f"pretrain_{model}.batch_size": 8, f"pretrain_{model}.weight_decay": 0.05}
+    pipelines.pretrain(
+        model=model, changes=changes, train_shapes=40, valid_shapes=6, folder=str(tmp_path)
+    )
+    encoder, first = untrained(model, 0).encoder, untrained(model, 0).encoder.state_dict()
+    weights.load_module(encoder, tmp_path / "encoder.safetensors")
+    statistics = {name for name in first if "running" in name or "num_batches" in name}
+    found = encoder.state_dict()
+    for name, value in first.items():
+        assert torch.equal(value, found[name]) == (name not in statistics), name
+    assert len(statistics) >= 6
 
 
 def test_pretraining_is_its_library_calls(pretrained):
