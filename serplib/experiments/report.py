@@ -33,6 +33,7 @@ FEW_COLUMNS = {  # by groups of the suites eight and layers
     "frozen encoder, all labels": "frozen, all labels",
     "all layers": "frozen, all labels, all layers",
 }
+_SHORT = {"loss in the ": "", " and local drops$": ", cloud's frame", " and local drops": ""}
 LEFT_OUT = ("patch's origin", "authors' code", "clean clouds, loss in the patch's frame", "NPNet")
 
 
@@ -155,6 +156,7 @@ def readme_table() -> str:
         shared = set.intersection(*seeds)  # a mean over other seeds than its baseline's misleads
         parts.append(accuracy([r for r in found if r["parameters"]["seed"] in shared]))
     rows = pd.concat(parts)
+    rows["label"] = rows["label"].replace(_SHORT, regex=True)
     shown = format_rows(rows, README_COLUMNS)
     if rows["size"].nunique() == rows["seeds"].nunique() == 1:  # then they stand in the head
         head = f"ours ({shown.pop('size').iloc[0]}, {shown.pop('seeds').iloc[0]} seeds), %"
@@ -181,11 +183,8 @@ def readme_few() -> str:
     rows["cell"] = cells.agg("; ".join, axis=1).str.removesuffix("; ").to_list()
     rows = rows[~rows["label"].str.contains("|".join(LEFT_OUT))]
     rows["of"] = rows["label"].str.replace(r", (8 labels|all labels|all layers)$", "", regex=True)
-    names = {
-        r"^(from scratch|untrained encoder)": "none", r"^(Point-NN|NPNet)$": r"\1's features",
-        "loss in the ": "", " and local drops$": ", cloud's frame", " and local drops": "",
-    }  # fmt: skip
-    rows["of"] = rows["of"].replace(names, regex=True)
+    names = {r"^(from scratch|untrained encoder)": "none", r"^(Point-NN|NPNet)$": r"\1's features"}
+    rows["of"] = rows["of"].replace(names | _SHORT, regex=True)
     order = sorted(rows["of"].unique(), key=lambda of: not of.startswith("none"))
     table = rows.pivot(index="of", columns="group", values="cell").loc[order]
     shown = table[list(FEW_COLUMNS)].fillna("").rename(columns=FEW_COLUMNS)
