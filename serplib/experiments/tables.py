@@ -43,8 +43,10 @@ DIRECT = (
     ("pretrain-affine", "pretrain-affine-input"),
     ("pretrain-affine-input", "pretrain-serp"),
     # an untrained encoder whose batch norm has statistics, as that of a trained one
-    *((f"pretrain-{name}", "pretrain-calibrated")
-      for name in ("serp", "frame", "origin", "clean", "clean-frame", "affine", "affine-input")),
+    *(
+        (f"pretrain-{name}", "pretrain-calibrated")
+        for name in ("serp", "frame", "origin", "clean", "clean-frame", "affine", "affine-input")
+    ),
     ("pretrain-own", "pretrain-calibrated-own"),
     ("pretrain-delta", "pretrain-calibrated"),
     ("pretrain-wide", "pretrain-wide-calibrated"),

@@ -157,14 +157,14 @@ def test_the_findings_are_those_of_the_records():
     assert (tables.accuracy(first).rise > 1).all(), "no network has converged"
     corrected = dict(zip(gains.index, holm(gains["p"].tolist())))
     paper = tables.PUBLISHED["table1/serp"] - tables.PUBLISHED["table1/scratch"]
-    shown = tables.accuracy([r for r in first if r["parameters"]["seed"] < 3])
-    text = (
-        f"SeRP gains {shown.gain['all-serp']:.2f} points, significant by Holm (paper: {paper:.2f})"
-    )
-    assert text in words and corrected["all-serp"] < 0.05
+    serp = gains.loc["all-serp"]
+    text = f"SeRP gains {serp.gain:.2f} points (5 seeds: [{serp.low:+.2f}, {serp.high:+.2f}]"
+    assert f"{text}; paper: {paper:.2f})" in words and serp.pairs == 5
+    assert corrected["all-serp"] < 0.05
     xeon = records.read_suite("table1-xeon")["records"]
     there = tables.accuracy(xeon).loc["all-serp"]
-    assert f"gain {there.gain:.2f} [{there.low:+.2f}, {there.high:+.2f}]; over both, " in words
+    text = f"three seeds gained {there.gain:.2f} [{there.low:+.2f}, {there.high:+.2f}]; over both"
+    assert text in words and there.pairs == 3
 
     def pairs_of(name: str) -> dict:
         return {(r["environment"]["device"], r["parameters"]["seed"]):
