@@ -33,6 +33,7 @@ FEW_COLUMNS = {  # by groups of the suites eight and layers
     "frozen encoder, all labels": "frozen, all labels",
     "all layers": "frozen, all labels, all layers",
 }
+# Parts of labels that the tables of the README shorten.
 _SHORT = {"loss in the ": "", " and local drops$": ", cloud's frame", " and local drops": ""}
 LEFT_OUT = ("patch's origin", "authors' code", "clean clouds, loss in the patch's frame", "NPNet")
 

@@ -177,8 +177,6 @@ def test_the_findings_are_those_of_the_records():
         assert (text + ", {gain:.2f} [{low:+.2f}, {high:+.2f}]").format(**both) in words
     assert both["verdict"] == "significant gain"
     assert "VASP ran on another processor" in words and notes.across_devices(first)
-    (one,) = tables.accuracy(records.read_suite("wide-laptop")["records"]).itertuples()
-    assert one.seeds == 1
     perplexity = tables.means(first, "restoration").perplexity["pretrain-vasp"]
     assert f"about {perplexity:.0f} of 512 codes" in README
 
@@ -276,6 +274,16 @@ def test_the_prose_of_the_results_page_says_what_the_records_say():
     assert across == ["VASP (all labels)"] and not notes.across_devices(xeon)
     assert there.high["all-serp"] < tuned.low["all-serp"], "the intervals exclude each other"
     assert there.gain["all-serp"] == pytest.approx(0, abs=0.1)
+    known = records.read_json(RESULTS.parent / "code.json")
+    compared = [r for r in table1 + xeon if r["run"]["name"] in ("all-serp", "all-scratch")]
+    losses = {known.get(r["environment"].get("code")) for r in compared}
+    assert losses == {known[records.code_digest()]}, "the code computes the same"
+    (one,) = tables.accuracy(records.read_suite("wide-laptop")["records"]).itertuples()
+    assert one.seeds == 1
+    pointnet = tables.means(records.read_suite("table2-laptop")["records"], "restoration")
+    delta = pointnet.loc["pretrain-delta"]
+    assert delta.detection_auc == pytest.approx(0.5, abs=0.005)
+    assert delta.touched_moved > delta.touched_copy, "its shifts are worse than none"
     clean = tables.direct(table1).query("base.str.startswith('clean')")
     assert {tuned.verdict["all-clean-frame"], *clean.verdict} == {"not significant"}
     assert 0 < tuned.gain["all-clean-frame"] < 1
