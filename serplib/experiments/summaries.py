@@ -170,9 +170,11 @@ def _protocol_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _restoration_tables(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    rows = scaled(frame, 1e4, "restored", "copy_input", "resample")
+    perfect = {"perfect": "perfect network"} if "perfect" in frame else {}  # not in older records
+    rows = scaled(frame, 1e4, "restored", "copy_input", "resample", *perfect)
     title = "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000"
-    shown = {title: format_rows(rows, _RESTORATION)}
+    columns = _RESTORATION | {head: f"{{{key}:.1f}}" for key, head in perfect.items()}
+    shown = {title: format_rows(rows, columns)}
     if "bits" in frame:
         limited = scaled(frame[frame["bits"].notna()], 100, "live_codes")
         shown["Rate in bits a token over the held-out clouds"] = format_rows(limited, _RATES)

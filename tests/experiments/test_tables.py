@@ -342,6 +342,19 @@ def test_every_row_of_a_bottleneck_has_its_rate():
     assert shown["bits, entropy or KL"].tolist() == ["3.0", "4.0", "9.0"]
 
 
+def test_the_distance_of_a_perfect_network_is_shown_where_a_record_has_it():
+    values = {"restored": 0.1, "copy_input": 0.2, "resample": 0.1, "resample_points": 512}
+    title = "Restoration of held-out clouds: Chamfer (Eq. 11) x 10,000"
+
+    def shown(*more):
+        found = [record(f"r{i}", 0, 0.5) | {"metrics": {"restoration": values | one}, "data": {}}
+                 for i, one in enumerate(more)]  # fmt: skip
+        return summaries.summarize(found).tables[title]
+
+    assert "perfect network" not in shown({})
+    assert shown({}, {"perfect": 0.05})["perfect network"].tolist() == ["", "500.0"]
+
+
 def test_one_seed_decides_nothing():
     found = [record("scratch", 0, 0.5), record("ours", 0, 0.9, scratch="scratch")]
     assert tables.accuracy(found).gain_text["ours"] == "+40.00, one seed"
