@@ -109,8 +109,8 @@ def notes_of(
          "their revisions."),
         (across,
          "Not on the processor of their baseline: "
-         f"{'; '.join(across)}. Such a pair shares the seed's order and first weights, but not the "
-         "rounding, which alone can change an accuracy as another seed does."),
+         f"{'; '.join(across.values())}. Such a pair shares the seed's order and first weights, "
+         "but not the rounding, which alone can change an accuracy as another seed does."),
         (True in changed,
          "Code: the code that computes these numbers has changed since they were measured. Run the "
          "suite again before comparing them with new runs."),
@@ -129,17 +129,21 @@ def notes_of(
     return [note for applies, note in notes if applies]
 
 
-def across_devices(found: list[dict[str, Any]]) -> list[str]:
-    """List the variants that ran on another device than the same seed of their baseline."""
+def across_devices(found: list[dict[str, Any]]) -> dict[str, str]:
+    """Find the variants that ran on another device than the same seed of their baseline.
+
+    Returns:
+        The label and group of each, by run name, in the order of the suite.
+    """
     devices = {(r["run"]["name"], r["parameters"]["seed"]): r["environment"]["device"]
                for r in found}  # fmt: skip
-    labels = {}  # in the order of the suite
+    labels = {}
     for r in found:
         baseline = r["run"].get("scratch"), r["parameters"]["seed"]
         if devices.get(baseline, r["environment"]["device"]) != r["environment"]["device"]:
             label = r["run"].get("label", r["run"]["name"])
             labels[r["run"]["name"]] = f"{label} ({r['run'].get('group', '')})"
-    return list(labels.values())
+    return labels
 
 
 def listed(values: Iterable[object]) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pandas as pd
 from serplib.evaluation.significance import holm
 from serplib.experiments import cost, findings, records, render
 from serplib.experiments.figures import draw
+from serplib.experiments.notes import across_devices
 from serplib.experiments.summaries import Summary, format_rows, summarize
 from serplib.experiments.tables import Records, accuracy, probes, variants
 
@@ -35,7 +37,13 @@ FEW_COLUMNS = {  # by groups of the suites eight and layers
 }
 # Parts of labels that the tables of the README shorten.
 _SHORT = {"loss in the ": "", " and local drops$": ", cloud's frame", " and local drops": ""}
-LEFT_OUT = ("patch's origin", "authors' code", "clean clouds, loss in the patch's frame", "NPNet")
+LEFT_OUT = (
+    "patch's origin",
+    "authors' code",
+    "clean clouds, loss in the patch's frame",
+    "local drops, loss in the patch's frame",
+    "NPNet",
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,10 @@ def intervals(page: str) -> str:
 
 
 def readme_table() -> str:
-    """Return the README's table in Markdown: Tables 1 and 2 of the paper beside ours."""
+    """Return the README's table in Markdown: Tables 1 and 2 of the paper beside ours.
+
+    A row that ran on another device than its baseline (`notes.across_devices`) has no gain.
+    """
     parts = []
     for suite in ("table1", "table2"):
         full = (records.results_folder() / f"{suite}-full.json").exists()
@@ -155,7 +166,9 @@ def readme_table() -> str:
         tuned = variants([r for r in found if "test" in r["metrics"]])
         seeds = [{r["parameters"]["seed"] for r in runs} for runs in tuned.values()]
         shared = set.intersection(*seeds)  # a mean over other seeds than its baseline's misleads
-        parts.append(accuracy([r for r in found if r["parameters"]["seed"] in shared]))
+        rows = accuracy([r for r in found if r["parameters"]["seed"] in shared])
+        rows.loc[rows.index.intersection(list(across_devices(found))), "gain"] = math.nan
+        parts.append(rows)
     rows = pd.concat(parts)
     rows["label"] = rows["label"].replace(_SHORT, regex=True)
     shown = format_rows(rows, README_COLUMNS)

@@ -92,7 +92,7 @@ def test_the_prose_says_what_the_records_of_table_1_say():
     assert here["affine"]["gain"] > 0 < there["affine"]["gain"] and both["affine"]["low"] > 0
     assert min(both.values(), key=lambda gain: gain["p"]) == both["affine"]
     assert set(tables.direct(found)["verdict"]) == {"not significant"}
-    assert notes.across_devices(found) == ["VASP (all labels)"]
+    assert notes.across_devices(found) == {"all-vasp": "VASP (all labels)"}
     vasp = tested.loc["all-vasp"]
     loss = tables.PUBLISHED["table1/vasp"] - tables.PUBLISHED["table1/scratch"]
     assert vasp.low < loss < 0 < vasp.high

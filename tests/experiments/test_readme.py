@@ -10,7 +10,7 @@ from measure_notebooks import row as map_row
 from notebook_helpers import NOTEBOOKS, ROOT
 
 from serplib.classifier import autoencoder
-from serplib.evaluation.significance import holm, paired_gain
+from serplib.evaluation.significance import holm
 from serplib.experiments import notes, records, report, tables
 from serplib.presets import PAPER, PRESETS
 
@@ -126,12 +126,10 @@ def test_the_findings_are_those_of_the_records():
         f"SeRP gains {tuned.gain['eight-serp']:.2f} points with the loss in the patch's frame",
         f"and {tuned.gain['eight-frame']:.2f} in the cloud's; an autoencoder of *clean* clouds "
         f"gains {tuned.gain['eight-clean-frame']:.2f} there. By Holm, none is significant.",
-        f"frame has {frozen['mean']['probe-serp']:.2f} %, an untrained encoder "
-        f"{frozen['mean']['probe-untrained']:.2f}, and the same weights with the batch-norm "
-        f'statistics of the data ("calibrated") {frozen["mean"]["probe-calibrated"]:.2f}. So SeRP '
-        f"is {-frozen.gain['probe-serp']:.2f} below the first, which is no effect of training "
-        f"alone, and {-calibrated.gain['SeRP, loss in the patch']:.2f} below the second (not",
-        f"SeRP in the cloud's frame has {frozen['mean']['probe-frame']:.2f}, clean clouds "
+        f"frame is {-frozen.gain['probe-serp']:.2f} points below the untrained encoder. "
+        f"{-frozen.gain['probe-calibrated']:.2f} of them appear without training, by calibration "
+        f"alone; the other {-calibrated.gain['SeRP, loss in the patch']:.2f} are not significant.",
+        f"In the cloud's frame SeRP has {frozen['mean']['probe-frame']:.2f}, clean clouds "
         f"{frozen['mean']['probe-clean-frame']:.2f}: what noise adds is not significant.",
     ):
         assert text in words, text
@@ -141,9 +139,15 @@ def test_the_findings_are_those_of_the_records():
         for layers in ("layers", "last"):
             assert deep.verdict[f"{layers}-{name}"] == "significant gain"
         assert deep["mean"][f"layers-{name}"] > deep["mean"][f"last-{name}"]
-    assert f"NPNet, which has no training, has {frozen['mean']['probe-np-net']:.2f}." in words
-    length = tables.probes(records.read_suite("length-laptop")["records"])["mean"]
-    assert f"80 epochs give {length['probe-serp-80']:.2f} (one seed)" in words
+    text = f"NPNet's features, without training, have {frozen['mean']['probe-np-net']:.2f} (one"
+    assert text in words and frozen["seeds"]["probe-np-net"] == 1
+    short, long = (
+        next(100 * r["metrics"]["probes"]["svm_accuracy"] for r in length
+             if r["run"]["name"] == name and r["parameters"]["seed"] == 0)
+        for length in [records.read_suite("length-laptop")["records"]]
+        for name in ("probe-serp", "probe-serp-80")
+    )  # fmt: skip
+    assert f"80 epochs give {long:.2f} instead of {short:.2f} (seed 0)" in words
     assert deep.verdict["layers-serp"] == "significant loss"
     longer = tables.accuracy(records.read_suite("epochs-laptop")["records"])
     few, most = longer.loc["affine-4"], longer.loc["frame-48"]
@@ -164,21 +168,19 @@ def test_the_findings_are_those_of_the_records():
     assert corrected["all-serp"] < 0.05
     xeon = records.read_suite("table1-xeon")["records"]
     there = tables.accuracy(xeon).loc["all-serp"]
-    text = f"three seeds gained {there.gain:.2f} [{there.low:+.2f}, {there.high:+.2f}]; over both"
+    text = f"another processor {there.gain:.2f} [{there.low:+.2f}, {there.high:+.2f}] (3 seeds)"
     assert text in words and there.pairs == 3
-
-    def pairs_of(name: str) -> dict:
-        return {(r["environment"]["device"], r["parameters"]["seed"]):
-                100 * r["metrics"]["test"]["accuracy"]
-                for r in first + xeon if r["run"]["name"] == name}  # fmt: skip
-
-    for name, text in (("serp", "over both"), ("affine", "Affine maps gain on both")):
-        both = paired_gain(pairs_of(f"all-{name}"), pairs_of("all-scratch"))
-        assert (text + ", {gain:.2f} [{low:+.2f}, {high:+.2f}]").format(**both) in words
-    assert both["verdict"] == "significant gain"
-    assert "VASP ran on another processor" in words and notes.across_devices(first)
+    both = (gains.loc["all-affine"], tables.accuracy(xeon).loc["all-affine"])
+    ours, theirs = (f"{g.gain:.2f} [{g.low:+.2f}, {g.high:+.2f}]" for g in both)
+    assert f"Affine maps gain {ours} and {theirs}" in words
+    vasp = tables.accuracy(xeon).loc["all-vasp"]
+    text = f"its processor it gains {vasp.gain:.2f} [{vasp.low:+.2f}, {vasp.high:+.2f}]"
+    assert text in words and "all-vasp" in notes.across_devices(first)
     perplexity = tables.means(first, "restoration").perplexity["pretrain-vasp"]
-    assert f"about {perplexity:.0f} of 512 codes" in README
+    assert f"its perplexity is {perplexity:.0f} of 512" in words
+    rows = tables.protocol(records.read_suite("protocol-laptop")["records"])
+    plain = rows[rows["label"].eq("no augmentation") & rows["group"].str.contains("PointNet")]
+    assert f"costs PointNet {plain['gain'].item():.1f} points" in words
 
 
 def test_the_tables_of_the_results_page_are_those_of_the_records():
@@ -271,7 +273,7 @@ def test_the_prose_of_the_results_page_says_what_the_records_say():
     table1, xeon = (records.read_suite(f"table1-{of}")["records"] for of in ("laptop", "xeon"))
     tuned, there = tables.accuracy(table1), tables.accuracy(xeon)
     across = notes.across_devices(table1)
-    assert across == ["VASP (all labels)"] and not notes.across_devices(xeon)
+    assert across == {"all-vasp": "VASP (all labels)"} and not notes.across_devices(xeon)
     assert there.high["all-serp"] < tuned.low["all-serp"], "the intervals exclude each other"
     assert there.gain["all-serp"] == pytest.approx(0, abs=0.1)
     known = records.read_json(RESULTS.parent / "code.json")

@@ -387,11 +387,11 @@ def test_a_note_names_the_rows_on_another_processor_than_their_baseline():
     found = [record("scratch", s, 0.5) for s in (0, 1)]
     found += [record(name, s, 0.6, scratch="scratch", group="all labels")
               for name in ("near", "far") for s in (0, 1, 2)]  # fmt: skip
-    assert notes.across_devices(found) == []
+    assert notes.across_devices(found) == {}
     for r in found:  # seed 2 has no baseline
         other = r["run"]["name"] == "far" and r["parameters"]["seed"] > 0
         r["environment"] = r["environment"] | {"device": "CPU (other)" if other else "CPU"}
-    assert notes.across_devices(found) == ["far (all labels)"]
+    assert list(notes.across_devices(found).values()) == ["far (all labels)"]
     (note,) = [n for n in summaries.summarize(found).notes if n.startswith("Not on the processor")]
     assert "baseline: far (all labels). Such" in note
 
