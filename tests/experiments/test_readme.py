@@ -147,7 +147,7 @@ def test_the_findings_are_those_of_the_records():
         for length in [records.read_suite("length-laptop")["records"]]
         for name in ("probe-serp", "probe-serp-80")
     )  # fmt: skip
-    assert f"80 epochs give {long:.2f} instead of {short:.2f} (seed 0)" in words
+    assert f"80 epochs give {long:.2f} instead of {short:.0f} (seed 0)" in words
     assert deep.verdict["layers-serp"] == "significant loss"
     longer = tables.accuracy(records.read_suite("epochs-laptop")["records"])
     few, most = longer.loc["affine-4"], longer.loc["frame-48"]
