@@ -39,7 +39,8 @@ _COLUMNS = {
 def entries() -> pd.DataFrame:
     """Tabulate the committed runs on a CPU that were tested on all of ModelNet40's test split.
 
-    Runs that are also tested on corrupted clouds are left out, as that is in their time.
+    Runs that are also tested on corrupted clouds are left out, as that is in their time, and those
+    that repeat another record (``*-repeat.json``).
 
     Returns:
         A row a variant, fastest first, with the fields of `_COLUMNS`, ``kind`` (one of `KINDS`) and
@@ -47,8 +48,8 @@ def entries() -> pd.DataFrame:
         the pre-training. Fine-tunings of one size, whatever they start from, count their common
         median. ``slowest`` is the largest over the smallest time of a variant's seeds.
     """
-    paths = sorted(records.results_folder().glob("*.json"))
-    found = {path.name: records.read_json(path).get("records", []) for path in paths}
+    paths = [p for p in records.results_folder().glob("*.json") if not p.stem.endswith("-repeat")]
+    found = {path.name: records.read_json(path).get("records", []) for path in sorted(paths)}
     every = {r["run"]["hash"]: r for runs in found.values() for r in runs}
     rows = [_row(r, every) | {"file": name} for name, runs in found.items()
             for group in variants(runs).values() for r in independent(group)]  # fmt: skip

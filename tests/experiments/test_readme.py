@@ -254,6 +254,18 @@ def test_the_prose_of_the_results_page_says_what_the_records_say():
         assert set(more(name, "probes", "svm_accuracy")) == {0}
     assert max(map(abs, more("eight-frozen-affine", "probes", "svm_accuracy"))) > 1
 
+    xeon = records.read_suite("table1-xeon")["records"]
+    again = records.read_suite("table1-repeat")["records"]
+    assert {r["run"]["name"] for r in again} == {"all-scratch", "pretrain-serp"}
+    for r in again:
+        key = r["run"]["name"], r["parameters"]["seed"]
+        (old,) = (o for o in xeon if (o["run"]["name"], o["parameters"]["seed"]) == key)
+        assert r["history"] == old["history"] and len(r["history"]) in (10, 24)
+        shared = {k: old["metrics"][k] for k in old["metrics"]}
+        for metric, values in shared.items():
+            assert {k: r["metrics"][metric][k] for k in values} == values
+        assert r["environment"]["code"] != old["environment"]["code"]
+
     length = records.read_suite("length-laptop")["records"]
     first = {r["run"]["name"]: r["metrics"] for r in length if r["parameters"]["seed"] == 0}
     svm = {name: 100 * m["probes"]["svm_accuracy"] for name, m in first.items() if "probes" in m}
