@@ -243,3 +243,25 @@ def test_the_prose_of_stated_rates_says_what_the_records_say():
     probed = tables.probes(found)
     probed = probed[probed["group"] == "frozen, all labels"].set_index("label")
     assert probed["sd"].idxmin() == cured
+
+
+def test_the_prose_of_modelnet40_says_what_the_records_say():
+    found = records.read_suite("rates-laptop")["records"]
+    pairs = tables.equivalences(found)
+    assert set(pairs.n) == {3} and set(pairs.verdict) == {"not significant"}
+    equal = pairs.set_index(["label", "base"])["equivalent"]
+    assert len(equal) == 3 and equal[equal].index.tolist() == [("FSQ, 9 bits", "Gaussian, 9 bits")]
+    restored = tables.means(found, "restoration").set_index("label")
+    cured, held, fsq = "VQ, cured, 9 bits", "Gaussian, 9 bits", "FSQ, 9 bits"
+    chamfer = restored["restored"]
+    assert chamfer.idxmin() == "no bottleneck" and chamfer[held] < chamfer[cured]
+    by_seed = built(NAME)["by_seed"]
+    both = (by_seed(found, name, "restoration", "restored") for name in ("vq-cured", "vae-9"))
+    assert paired_gain(*both)["verdict"] == "not significant"
+    assert restored["bits"][fsq] > 7 and restored["bits"][held] == pytest.approx(9, rel=0.01)
+    probed = tables.probes(found)
+    means = probed["mean"][["all-vae-9", "all-fsq-9", "all-vq-cured"]]
+    assert means.max() - means.min() < 0.1
+    assert 1.7 < probed["mean"]["all-none"] - means.mean() < 1.9
+    assert probed["mean"].idxmax() == probed["sd"].idxmin() == "all-none"
+    assert set(probed["gain"].dropna() > 0) == {True}
