@@ -141,13 +141,11 @@ def test_the_findings_are_those_of_the_records():
         assert deep["mean"][f"layers-{name}"] > deep["mean"][f"last-{name}"]
     text = f"NPNet's features, without training, have {frozen['mean']['probe-np-net']:.2f} (one"
     assert text in words and frozen["seeds"]["probe-np-net"] == 1
-    short, long = (
-        next(100 * r["metrics"]["probes"]["svm_accuracy"] for r in length
-             if r["run"]["name"] == name and r["parameters"]["seed"] == 0)
-        for length in [records.read_suite("length-laptop")["records"]]
-        for name in ("probe-serp", "probe-serp-80")
-    )  # fmt: skip
-    assert f"80 epochs give {long:.2f} instead of {short:.0f} (seed 0)" in words
+    length = [r for r in records.read_suite("length-laptop")["records"]
+              if r["parameters"]["seed"] == 0]  # fmt: skip
+    svm = tables.probes(length)["mean"]
+    text = f"give {svm['probe-serp-80']:.2f} instead of {svm['probe-serp']:.0f} (seed 0)"
+    assert f"80 epochs {text}" in words
     assert deep.verdict["layers-serp"] == "significant loss"
     longer = tables.accuracy(records.read_suite("epochs-laptop")["records"])
     few, most = longer.loc["affine-4"], longer.loc["frame-48"]
@@ -254,6 +252,15 @@ def test_the_prose_of_the_results_page_says_what_the_records_say():
         assert set(more(name, "probes", "svm_accuracy")) == {0}
     assert max(map(abs, more("eight-frozen-affine", "probes", "svm_accuracy"))) > 1
 
+    probed = tables.probes(records.read_suite("pretext-laptop")["records"])
+    pointnet = probed[probed["group"] == "frozen PointNet"]
+    assert set(pointnet["seeds"]) == {1} and len(pointnet) == 7
+    order = pointnet.sort_values("mean").index.str.removeprefix("probe-pointnet-").tolist()
+    assert order[:2] == ["untrained", "calibrated"] and set(order[2:4]) == {"paper", "none"}
+    assert set(order[5:]) == {"reflect", "affine"}
+    trained = pointnet["mean"].drop(["probe-pointnet-untrained", "probe-pointnet-calibrated"])
+    assert trained.max() - pointnet["mean"]["probe-pointnet-calibrated"] < 1
+    assert trained.min() - pointnet["mean"]["probe-pointnet-calibrated"] < 0.1
     xeon = records.read_suite("table1-xeon")["records"]
     again = records.read_suite("table1-repeat")["records"]
     assert {r["run"]["name"] for r in again} == {"all-scratch", "pretrain-serp"}
@@ -261,8 +268,7 @@ def test_the_prose_of_the_results_page_says_what_the_records_say():
         key = r["run"]["name"], r["parameters"]["seed"]
         (old,) = (o for o in xeon if (o["run"]["name"], o["parameters"]["seed"]) == key)
         assert r["history"] == old["history"] and len(r["history"]) in (10, 24)
-        shared = {k: old["metrics"][k] for k in old["metrics"]}
-        for metric, values in shared.items():
+        for metric, values in old["metrics"].items():
             assert {k: r["metrics"][metric][k] for k in values} == values
         assert r["environment"]["code"] != old["environment"]["code"]
 
